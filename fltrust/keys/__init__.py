@@ -1,0 +1,1 @@
+"""The `Signer` port and keys in files: private keys stay behind it."""

@@ -1,0 +1,39 @@
+"""What travels out of this room: a certificate that was verified, and the roots it was verified against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+
+from fltrust.identity import Digest, KeyId, Serial, SpiffeId, TrustDomain
+
+
+@dataclass(frozen=True, slots=True)
+class TrustBundle:
+    """The roots of one trust domain. `sequence` grows with every change (SPIFFE Trust Domain, section 4)."""
+
+    domain: TrustDomain
+    roots: tuple[x509.Certificate, ...]
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCertificate:
+    """An X.509-SVID whose path, time, domain and profile were checked. Revocation is judged separately.
+
+    `chain` is leaf first, without the root; `fingerprint` is the SHA-256 of the leaf's DER.
+    """
+
+    spiffe_id: SpiffeId
+    serial: Serial
+    key_id: KeyId
+    not_before: datetime
+    not_after: datetime
+    fingerprint: Digest
+    chain: tuple[x509.Certificate, ...]
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        return self.chain[0]
