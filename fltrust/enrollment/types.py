@@ -1,0 +1,112 @@
+"""Evidence in, certificate out: what an enrollment needs and gives.
+
+Evidence kinds are a port: a join token is the first; others (OIDC, X.509, TPM,
+approval) bring their own dataclass and an `EvidenceChecker`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from fltrust.identity import Digest, Name, Role, SpiffeId
+from fltrust.pki.types import TrustBundle
+
+
+class TokenStatus(StrEnum):
+    PENDING = "pending"
+    USED = "used"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """What the coordinator keeps of a join token: never the secret, only its hash."""
+
+    token_id: str
+    role: Role
+    name: Name
+    created_at: datetime
+    expires_at: datetime
+    created_by: SpiffeId | None
+    replace: bool
+    status: TokenStatus
+
+
+@dataclass(frozen=True, slots=True)
+class JoinTokenEvidence:
+    """The one-time secret of a join token, as it came over the wire."""
+
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return "JoinTokenEvidence(secret=…)"
+
+
+Evidence = JoinTokenEvidence
+"""Grows into a union as evidence kinds are added; an unknown kind is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What evidence earns: a name and a role, from the record, never from the request."""
+
+    role: Role
+    name: Name
+    replace: bool
+    """May take over an enrolled or revoked name; only an operator can create such a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollRequest:
+    """One request to enroll. Names in the CSR are ignored.
+
+    `node_key` is the Flower node key's SubjectPublicKeyInfo (DER), for participants
+    only; `node_key_proof` is its signature over `node_key_challenge(csr_der, evidence)`.
+    """
+
+    evidence: Evidence
+    csr_der: bytes
+    node_key: bytes | None = None
+    node_key_proof: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate just issued: `chain_der` is leaf first, without the root."""
+
+    spiffe_id: SpiffeId
+    chain_der: tuple[bytes, ...]
+    bundle: TrustBundle
+
+
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """What an operator hands to a site, as one string; see `encode` and `decode`.
+
+    `bootstrap` is the coordinator's bootstrap address, `host:port`; `root` is the
+    SHA-256 of the root certificate's DER, which the site pins before it sends anything.
+    """
+
+    bootstrap: str
+    address: str
+    root: Digest
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"JoinToken(bootstrap={self.bootstrap!r}, root={self.root}, secret=…)"
+
+
+class Registrar(Protocol):
+    """Where a site enrolls and renews."""
+
+    def enroll(self, request: EnrollRequest) -> Issued:
+        """Spend the evidence and issue. Raises `TokenRefused`, `Malformed`, `Conflict`, `Revoked`."""
+        ...
+
+    def renew(self, csr_der: bytes) -> Issued:
+        """Issue the next certificate of the caller, for a new key. Raises `Revoked`, `Malformed`."""
+        ...
