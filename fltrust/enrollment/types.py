@@ -7,7 +7,7 @@ approval) bring their own dataclass and an `EvidenceChecker`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -110,3 +110,40 @@ class Registrar(Protocol):
     def renew(self, csr_der: bytes) -> Issued:
         """Issue the next certificate of the caller, for a new key. Raises `Revoked`, `Malformed`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """What the record says of one enrolled identity."""
+
+    spiffe_id: SpiffeId
+    enrolled_at: datetime
+    enrolled_by: SpiffeId | None
+    evidence: str
+    """The kind of evidence that was shown, e.g. ``join-token``."""
+    node_key: bytes | None
+    standing: str
+    since_epoch: int
+    certificate_serial: str | None
+    """Hex serial of the newest certificate."""
+    certificate_not_after: datetime | None
+
+
+class TokenDesk(Protocol):
+    """Join tokens, for operators."""
+
+    def create_token(self, role: Role, name: Name, *, ttl: timedelta, replace: bool = False) -> JoinToken:
+        """Make a single-use token. `replace` allows an enrolled or revoked name to be enrolled anew."""
+        ...
+
+    def list_tokens(self) -> tuple[TokenRecord, ...]: ...
+
+    def cancel_token(self, token_id: str) -> TokenRecord: ...
+
+
+class ParticipantDirectory(Protocol):
+    """Who is enrolled."""
+
+    def list_enrollments(self) -> tuple[Enrollment, ...]: ...
+
+    def get_enrollment(self, who: SpiffeId) -> Enrollment: ...

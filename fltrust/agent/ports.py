@@ -1,0 +1,84 @@
+"""What an app process asks of the agent beside it.
+
+`TrustedClientApp` speaks to a `ParticipantAgent`, `TrustedGrid` to an
+`AggregatorAgent`. Both exist over the unix socket (`agent.client`) and in the
+process (`agent.participant`, `agent.aggregator`). Private keys stay behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from fltrust.identity import Digest, KeyId, NodeId, RunId, SpiffeId
+from fltrust.pki.types import TrustBundle
+from fltrust.revocation.ports import TrustFeed
+from fltrust.rounds.types import RoundAuthority
+from fltrust.updates.statement import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class AgentIdentity:
+    """Who the agent is, and the roots that it trusts."""
+
+    spiffe_id: SpiffeId
+    bundle: TrustBundle
+    node_key: KeyId | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedInstruction:
+    """An instruction as the app process received it, with what it computed and what Flower claims.
+
+    `content` is the content digest of the message without our own record, `model` the
+    model digest of it; run, node and message type are the message's metadata.
+    """
+
+    signed: bytes
+    content: Digest
+    model: Digest
+    run_id: RunId
+    node_id: NodeId
+    message_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionDraft:
+    """What the aggregator wants signed for one participant; the agent adds who, when and the certificate."""
+
+    run_id: RunId
+    round: int
+    phase: Phase
+    step: int
+    participant: SpiffeId
+    node_id: NodeId
+    node_key: KeyId
+    message_type: str
+    content: Digest
+    model: Digest
+    lifetime: timedelta
+
+
+class ParticipantAgent(Protocol):
+    """Guards a participant's key."""
+
+    def check_instruction(self, received: ReceivedInstruction) -> None:
+        """Raise unless the instruction is signed by an aggregator in good standing, for this
+        participant and node, for an open run, fresh, and not older than what was answered before."""
+        ...
+
+    def sign_update(self, received: ReceivedInstruction, *, reply: Digest, reply_type: str) -> bytes:
+        """Check the instruction again and sign one reply content digest for it; returns
+        `SignedStatement` bytes. The same digest again gives the same bytes; another one is refused."""
+        ...
+
+
+class AggregatorAgent(RoundAuthority, TrustFeed, Protocol):
+    """Guards an aggregator's key and carries its calls to the coordinator."""
+
+    def identity(self) -> AgentIdentity: ...
+
+    def sign_instructions(self, drafts: tuple[InstructionDraft, ...]) -> tuple[bytes, ...]:
+        """`SignedStatement` bytes for each draft, in order."""
+        ...

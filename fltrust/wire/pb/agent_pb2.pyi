@@ -1,0 +1,158 @@
+from fltrust.wire.pb import enrollment_pb2 as _enrollment_pb2
+from fltrust.wire.pb import rounds_pb2 as _rounds_pb2
+from fltrust.wire.pb import trust_pb2 as _trust_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AgentRequest(_message.Message):
+    __slots__ = ("identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow")
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    CHECK_INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    SIGN_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    SIGN_INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_ROUND_FIELD_NUMBER: _ClassVar[int]
+    SEAL_ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_RUN_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    identity: IdentityRequest
+    check_instruction: CheckInstructionRequest
+    sign_update: SignUpdateRequest
+    sign_instructions: SignInstructionsRequest
+    open_round: _rounds_pb2.OpenRoundRequest
+    seal_round: _rounds_pb2.SealRoundRequest
+    close_run: _rounds_pb2.CloseRunRequest
+    follow: _trust_pb2.WatchRequest
+    def __init__(self, identity: _Optional[_Union[IdentityRequest, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionRequest, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateRequest, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsRequest, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundRequest, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundRequest, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunRequest, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchRequest, _Mapping]] = ...) -> None: ...
+
+class AgentResponse(_message.Message):
+    __slots__ = ("error", "identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    CHECK_INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    SIGN_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    SIGN_INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_ROUND_FIELD_NUMBER: _ClassVar[int]
+    SEAL_ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_RUN_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    error: AgentError
+    identity: IdentityResponse
+    check_instruction: CheckInstructionResponse
+    sign_update: SignUpdateResponse
+    sign_instructions: SignInstructionsResponse
+    open_round: _rounds_pb2.OpenRoundResponse
+    seal_round: _rounds_pb2.SealRoundResponse
+    close_run: _rounds_pb2.CloseRunResponse
+    follow: _trust_pb2.WatchResponse
+    def __init__(self, error: _Optional[_Union[AgentError, _Mapping]] = ..., identity: _Optional[_Union[IdentityResponse, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionResponse, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateResponse, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsResponse, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundResponse, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundResponse, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunResponse, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchResponse, _Mapping]] = ...) -> None: ...
+
+class AgentError(_message.Message):
+    __slots__ = ("error", "reason", "message", "hint")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    reason: str
+    message: str
+    hint: str
+    def __init__(self, error: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
+
+class IdentityRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class IdentityResponse(_message.Message):
+    __slots__ = ("spiffe_id", "bundle", "node_key")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    NODE_KEY_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    bundle: _enrollment_pb2.TrustBundle
+    node_key: str
+    def __init__(self, spiffe_id: _Optional[str] = ..., bundle: _Optional[_Union[_enrollment_pb2.TrustBundle, _Mapping]] = ..., node_key: _Optional[str] = ...) -> None: ...
+
+class ReceivedInstruction(_message.Message):
+    __slots__ = ("signed", "content", "model", "run_id", "node_id", "message_type")
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    signed: bytes
+    content: str
+    model: str
+    run_id: int
+    node_id: int
+    message_type: str
+    def __init__(self, signed: _Optional[bytes] = ..., content: _Optional[str] = ..., model: _Optional[str] = ..., run_id: _Optional[int] = ..., node_id: _Optional[int] = ..., message_type: _Optional[str] = ...) -> None: ...
+
+class CheckInstructionRequest(_message.Message):
+    __slots__ = ("received",)
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    received: ReceivedInstruction
+    def __init__(self, received: _Optional[_Union[ReceivedInstruction, _Mapping]] = ...) -> None: ...
+
+class CheckInstructionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SignUpdateRequest(_message.Message):
+    __slots__ = ("received", "reply", "reply_type")
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    REPLY_TYPE_FIELD_NUMBER: _ClassVar[int]
+    received: ReceivedInstruction
+    reply: str
+    reply_type: str
+    def __init__(self, received: _Optional[_Union[ReceivedInstruction, _Mapping]] = ..., reply: _Optional[str] = ..., reply_type: _Optional[str] = ...) -> None: ...
+
+class SignUpdateResponse(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: bytes
+    def __init__(self, signed: _Optional[bytes] = ...) -> None: ...
+
+class InstructionDraft(_message.Message):
+    __slots__ = ("run_id", "round", "phase", "step", "participant", "node_id", "node_key", "message_type", "content", "model", "lifetime_seconds")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_KEY_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    run_id: int
+    round: int
+    phase: str
+    step: int
+    participant: str
+    node_id: int
+    node_key: str
+    message_type: str
+    content: str
+    model: str
+    lifetime_seconds: int
+    def __init__(self, run_id: _Optional[int] = ..., round: _Optional[int] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., participant: _Optional[str] = ..., node_id: _Optional[int] = ..., node_key: _Optional[str] = ..., message_type: _Optional[str] = ..., content: _Optional[str] = ..., model: _Optional[str] = ..., lifetime_seconds: _Optional[int] = ...) -> None: ...
+
+class SignInstructionsRequest(_message.Message):
+    __slots__ = ("drafts",)
+    DRAFTS_FIELD_NUMBER: _ClassVar[int]
+    drafts: _containers.RepeatedCompositeFieldContainer[InstructionDraft]
+    def __init__(self, drafts: _Optional[_Iterable[_Union[InstructionDraft, _Mapping]]] = ...) -> None: ...
+
+class SignInstructionsResponse(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, signed: _Optional[_Iterable[bytes]] = ...) -> None: ...
