@@ -1,0 +1,1 @@
+"""Handwritten digits, learnt by sites that do not share them."""
