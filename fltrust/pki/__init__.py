@@ -1,0 +1,55 @@
+"""Certificates: profiles, draft → lint → issue once, chain verification at a time T, trust bundles."""
+
+from __future__ import annotations
+
+from fltrust.pki.authority import CaFiles, create_issuing, create_root, init_ca, load_bundle, load_issuer
+from fltrust.pki.bundle import (
+    bundle_from_json,
+    bundle_from_pem,
+    bundle_matches_fingerprint,
+    bundle_to_json,
+    bundle_to_jwks,
+    bundle_to_pem,
+    certificates_from_pem,
+    chain_to_pem,
+    make_bundle,
+    pin_bundle,
+    root_fingerprint,
+)
+from fltrust.pki.csr import create_csr, parse_csr
+from fltrust.pki.issuing import Draft, Issuer, lint
+from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES, LeafProfile
+from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.pki.verify import CLOCK_SKEW, verify_certificate
+
+__all__ = [
+    "BACKDATE",
+    "CLOCK_SKEW",
+    "LEAF_PROFILES",
+    "CaFiles",
+    "Draft",
+    "Issuer",
+    "LeafProfile",
+    "TrustBundle",
+    "VerifiedCertificate",
+    "bundle_from_json",
+    "bundle_from_pem",
+    "bundle_matches_fingerprint",
+    "bundle_to_json",
+    "bundle_to_jwks",
+    "bundle_to_pem",
+    "certificates_from_pem",
+    "chain_to_pem",
+    "create_csr",
+    "create_issuing",
+    "create_root",
+    "init_ca",
+    "lint",
+    "load_bundle",
+    "load_issuer",
+    "make_bundle",
+    "parse_csr",
+    "pin_bundle",
+    "root_fingerprint",
+    "verify_certificate",
+]

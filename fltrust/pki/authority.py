@@ -1,0 +1,262 @@
+"""The embedded certificate authority: a root that is used once a year, an issuing CA that is used always.
+
+On disk, in a folder of its own (0700):
+
+    root.pem      root.key      the root; its key is encrypted and is not needed to run
+    issuing.pem   issuing.key   the issuing CA; its key is encrypted too
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+
+from fltrust.clock import Clock
+from fltrust.errors import Conflict, Malformed, NotFound, Refusal, StorageUnavailable
+from fltrust.files import make_private_folder, read_bounded, write_durably
+from fltrust.identity import KeyId, TrustDomain
+from fltrust.keys.file import generate, load, save
+from fltrust.keys.openssh import spki_der
+from fltrust.keys.signer import Signer
+from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem, make_bundle
+from fltrust.pki.issuing import Entropy, Issuer, domain_of_ca, new_serial
+from fltrust.pki.leaf import refuse, subject_key_identifier
+from fltrust.pki.profiles import BACKDATE, ISSUING_CA, ROOT_CA, CaProfile
+from fltrust.pki.signing import SignerKey
+from fltrust.pki.types import TrustBundle
+
+
+@dataclass(frozen=True, slots=True)
+class CaFiles:
+    """Where the parts of a CA lie in its folder."""
+
+    folder: Path
+
+    @property
+    def root_certificate(self) -> Path:
+        return self.folder / "root.pem"
+
+    @property
+    def root_key(self) -> Path:
+        return self.folder / "root.key"
+
+    @property
+    def issuing_certificate(self) -> Path:
+        return self.folder / "issuing.pem"
+
+    @property
+    def issuing_key(self) -> Path:
+        return self.folder / "issuing.key"
+
+
+def create_root(
+    domain: TrustDomain, *, signer: Signer, now: datetime, entropy: Entropy = secrets.token_bytes
+) -> x509.Certificate:
+    """Make the self-signed root of `domain`: ten years, path length 1."""
+    name = _ca_name("root", domain, signer.public_key)
+    builder = _ca_builder(domain, ROOT_CA, signer.public_key, now=now, entropy=entropy)
+    return builder.subject_name(name).issuer_name(name).sign(SignerKey(signer), SHA256())
+
+
+def create_issuing(
+    *,
+    root: x509.Certificate,
+    root_signer: Signer,
+    public_key: ec.EllipticCurvePublicKey,
+    now: datetime,
+    entropy: Entropy = secrets.token_bytes,
+) -> x509.Certificate:
+    """Make an issuing CA's certificate under `root`, for the root's domain: one year, path length 0.
+
+    Refuses (``certificate-profile``) one that would outlive the root or carries the root's key.
+    """
+    if root.public_key() != root_signer.public_key:
+        raise Conflict("expected the key of the root certificate, got another key")
+    if public_key == root_signer.public_key:
+        refuse("expected a key of the issuing CA's own, got the root's")
+    domain = domain_of_ca(root)
+    if _start(now) + ISSUING_CA.lifetime > root.not_valid_after_utc:
+        refuse(f"expected the issuing CA of {domain} to end before its root, it would not")
+    root_key_name = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return (
+        _ca_builder(domain, ISSUING_CA, public_key, now=now, entropy=entropy)
+        .subject_name(_ca_name("issuing", domain, public_key))
+        .issuer_name(root.subject)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(root_key_name), critical=False
+        )
+        .sign(SignerKey(root_signer), SHA256())
+    )
+
+
+def init_ca(
+    folder: Path,
+    domain: TrustDomain,
+    *,
+    root_passphrase: bytes,
+    issuing_passphrase: bytes,
+    clock: Clock,
+    entropy: Entropy = secrets.token_bytes,
+) -> TrustBundle:
+    """Make a CA for `domain` in `folder`, whole or not at all, and return its trust bundle.
+
+    Refuses (`Conflict`) a folder with anything in it: a root minted anew over an old one would make
+    every certificate and every join token worthless. Of two that race, one wins. Everything is written
+    and synced in a folder beside it, which then takes the name; a crash before that leaves no CA.
+    """
+    now = clock.now()
+    root_signer, issuing_signer = generate(), generate()
+    root = create_root(domain, signer=root_signer, now=now, entropy=entropy)
+    issuing = create_issuing(
+        root=root,
+        root_signer=root_signer,
+        public_key=issuing_signer.public_key,
+        now=now,
+        entropy=entropy,
+    )
+    _refuse_if_taken(folder)
+    if not folder.parent.exists():
+        make_private_folder(folder.parent)
+    draft = CaFiles(folder.with_name(f".{folder.name}.incomplete-{secrets.token_hex(8)}"))
+    make_private_folder(draft.folder)
+    try:
+        save(root_signer, draft.root_key, passphrase=root_passphrase)
+        save(issuing_signer, draft.issuing_key, passphrase=issuing_passphrase)
+        write_durably(draft.issuing_certificate, chain_to_pem([issuing]))
+        write_durably(draft.root_certificate, chain_to_pem([root]))
+        _take_name(draft.folder, folder)
+    except BaseException:
+        shutil.rmtree(draft.folder, ignore_errors=True)
+        raise
+    return make_bundle(domain, [root])
+
+
+def load_bundle(folder: Path, *, sequence: int = 1) -> TrustBundle:
+    """Read the trust bundle of the CA in `folder`; no key is touched. `NotFound` if there is no CA."""
+    root = _read_certificate(CaFiles(folder).root_certificate)
+    return make_bundle(domain_of_ca(root), [root], sequence=sequence)
+
+
+def load_issuer(
+    folder: Path, *, passphrase: bytes, clock: Clock, entropy: Entropy = secrets.token_bytes
+) -> Issuer:
+    """Read the issuing CA in `folder`, ready to issue; the root's key is not needed.
+
+    Checks that key and certificate belong together (`Conflict`), that the root beside it signed it
+    (``certificate-path``) and that it is not over (``certificate-expired``). `NotFound` if there is
+    no CA; `fltrust.keys.load`'s refusals for the key.
+    """
+    files = CaFiles(folder)
+    root, issuing = _read_certificate(files.root_certificate), _read_certificate(files.issuing_certificate)
+    signer = load(files.issuing_key, passphrase=passphrase)
+    issuer = Issuer(certificate=issuing, signer=signer, entropy=entropy)
+    if domain_of_ca(root) != issuer.domain:
+        raise Conflict(f"expected an issuing CA of {domain_of_ca(root)} in {folder}, found {issuer.domain}")
+    try:
+        issuing.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        refuse(
+            f"expected the issuing certificate in {folder} to be signed by the root beside it, it is not",
+            reason=Refusal.CERTIFICATE_PATH,
+        )
+    if clock.now() > issuing.not_valid_after_utc:
+        refuse(
+            f"expected an issuing certificate of {issuer.domain} that is valid, the one in {folder} "
+            f"expired at {issuing.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+            reason=Refusal.CERTIFICATE_EXPIRED,
+        )
+    return issuer
+
+
+def _ca_builder(
+    domain: TrustDomain,
+    profile: CaProfile,
+    public_key: ec.EllipticCurvePublicKey,
+    *,
+    now: datetime,
+    entropy: Entropy,
+) -> x509.CertificateBuilder:
+    start = _start(now)
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{domain}")])
+    return (
+        x509.CertificateBuilder()
+        .public_key(public_key)
+        .serial_number(new_serial(entropy))
+        .not_valid_before(start - BACKDATE)
+        .not_valid_after(start + profile.lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=profile.path_length), critical=True)
+        .add_extension(profile.key_usage, critical=True)
+        .add_extension(names, critical=False)
+        .add_extension(subject_key_identifier(public_key), critical=False)
+    )
+
+
+def _ca_name(kind: str, domain: TrustDomain, public_key: ec.EllipticCurvePublicKey) -> x509.Name:
+    # The key's id keeps two CAs of one domain apart; RFC 5280 allows 64 characters in either field.
+    key_id = KeyId.of_spki(spki_der(public_key))
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, domain[:64]),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"fltrust {kind} CA {key_id[:16]}"),
+        ]
+    )
+
+
+def _start(now: datetime) -> datetime:
+    return now.astimezone(UTC).replace(microsecond=0)
+
+
+def _refuse_if_taken(folder: Path) -> None:
+    try:
+        taken = any(folder.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageUnavailable(f"could not read {folder}: {error.strerror or error}") from error
+    if taken:
+        raise _taken(folder)
+
+
+def _take_name(draft: Path, folder: Path) -> None:
+    # rename(2) replaces an empty folder and refuses any other: the check and the act are one.
+    try:
+        os.rename(draft, folder)
+        handle = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except (FileExistsError, NotADirectoryError):
+        raise _taken(folder) from None
+    except OSError as error:
+        if any(folder.glob("*")):
+            raise _taken(folder) from None
+        raise StorageUnavailable(f"could not create {folder}: {error.strerror or error}") from error
+
+
+def _taken(folder: Path) -> Conflict:
+    return Conflict(
+        f"expected no folder or an empty one at {folder}, found files in it",
+        hint="use the CA that is there, or choose another folder; a root is never overwritten",
+    )
+
+
+def _read_certificate(path: Path) -> x509.Certificate:
+    if not path.exists():
+        raise NotFound(
+            f"expected a CA certificate at {path}, found none", hint="run: fltrust coordinator init"
+        )
+    certificates = certificates_from_pem(read_bounded(path, limit=MAX_BUNDLE), limit=1)
+    if len(certificates) != 1:
+        raise Malformed(f"expected one certificate in {path}, found {len(certificates)}")
+    return certificates[0]

@@ -1,0 +1,219 @@
+"""Draft → lint → issue once.
+
+A draft says what a certificate will say, with names from the enrollment record. An issuer redeems it
+once; whatever it signs is parsed again and held against the profile before it leaves.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+from weakref import WeakSet
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID
+
+from fltrust.errors import Conflict, Malformed, Refusal
+from fltrust.identity import Serial, SpiffeId, TrustDomain
+from fltrust.keys.signer import Signer
+from fltrust.keys.verify import is_p256
+from fltrust.pki.leaf import check_profile, expected_names, read_leaf, refuse, subject_key_identifier
+from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES
+from fltrust.pki.signing import SignerKey
+
+Entropy = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Draft:
+    """One certificate to be. A draft is an occasion: two with the same content are two drafts."""
+
+    spiffe_id: SpiffeId
+    public_key: ec.EllipticCurvePublicKey
+    not_before: datetime
+    not_after: datetime
+
+    @classmethod
+    def of(
+        cls,
+        spiffe_id: SpiffeId,
+        public_key: ec.EllipticCurvePublicKey,
+        *,
+        now: datetime,
+        lifetime: timedelta | None = None,
+    ) -> Self:
+        """Draft a certificate that lives for `lifetime` from `now` (the role's default if None).
+
+        Times are cut to whole seconds, X.509's resolution; notBefore is set back by `BACKDATE`.
+        """
+        start = now.astimezone(UTC).replace(microsecond=0)
+        life = LEAF_PROFILES[spiffe_id.role].default_lifetime if lifetime is None else lifetime
+        end = (start + life).replace(microsecond=0)
+        return cls(spiffe_id, public_key, start - BACKDATE, end)
+
+
+def lint(draft: Draft) -> None:
+    """Return only if the draft keeps to its role's profile; refuse with ``certificate-profile`` otherwise.
+
+    Refused: a key that is not P-256, times that are naive or not whole seconds, a life that is shorter
+    or longer than the profile allows (counted from notBefore + `BACKDATE`).
+    """
+    profile, who = LEAF_PROFILES[draft.spiffe_id.role], draft.spiffe_id
+    if not is_p256(draft.public_key):
+        refuse(f"expected a P-256 key for {who}, got a key of another kind")
+    for time in (draft.not_before, draft.not_after):
+        if time.tzinfo is None or time.microsecond:
+            refuse(f"expected aware times in whole seconds for {who}, got {time.isoformat()}")
+    life = draft.not_after - draft.not_before - BACKDATE
+    if not profile.min_lifetime <= life <= profile.max_lifetime:
+        refuse(
+            f"expected a life between {profile.min_lifetime} and {profile.max_lifetime} for {who}, got {life}"
+        )
+
+
+class Issuer:
+    """An issuing CA: its certificate, its key behind a `Signer`, and where serials come from."""
+
+    def __init__(
+        self, *, certificate: x509.Certificate, signer: Signer, entropy: Entropy = secrets.token_bytes
+    ) -> None:
+        if certificate.public_key() != signer.public_key:
+            raise Conflict("expected the key of the issuing certificate, got another key")
+        self._certificate = certificate
+        self._domain = domain_of_ca(certificate)
+        self._public_key = signer.public_key
+        self._key = SignerKey(signer)
+        self._entropy = entropy
+        self._authority_key = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+            certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        )
+        self._lock = threading.Lock()
+        self._redeemed: WeakSet[Draft] = WeakSet()  # a draft that is gone cannot come back
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The issuing CA's own certificate: what follows a leaf in its chain."""
+        return self._certificate
+
+    @property
+    def domain(self) -> TrustDomain:
+        return self._domain
+
+    def redeem(self, draft: Draft) -> x509.Certificate:
+        """Issue the draft's certificate, once; safe to call from many threads.
+
+        1. The draft is linted, and held against this issuer: its domain, its validity, its key.
+        2. The draft is spent, before anything is signed; a spent draft raises `Conflict`.
+        3. The certificate is signed with a fresh serial of 20 random octets, top bit clear.
+        4. Its bytes are parsed again and held against draft and profile; only then it is returned.
+
+        Refusals are `CertificateRefused`, ``wrong-domain`` or ``certificate-profile``. A draft whose
+        signing failed stays spent: make another.
+        """
+        # 1.
+        lint(draft)
+        self._check_against_issuer(draft)
+        # 2.
+        with self._lock:
+            if draft in self._redeemed:
+                raise Conflict(
+                    f"expected a fresh draft for {draft.spiffe_id}, this one was redeemed",
+                    hint="make a new draft for every certificate",
+                )
+            self._redeemed.add(draft)
+        # 3.
+        serial = new_serial(self._entropy)
+        certificate = self._build(draft, serial).sign(self._key, SHA256())
+        # 4.
+        self._check_issued(certificate, draft, serial)
+        return certificate
+
+    def _check_against_issuer(self, draft: Draft) -> None:
+        who = draft.spiffe_id
+        if who.domain != self._domain:
+            refuse(
+                f"expected an identity of {self._domain}, got {who}",
+                reason=Refusal.WRONG_DOMAIN,
+            )
+        first, last = self._certificate.not_valid_before_utc, self._certificate.not_valid_after_utc
+        if draft.not_after > last:
+            refuse(
+                f"expected {who} to end by {last:%Y-%m-%dT%H:%M:%SZ}, when the issuing certificate does, "
+                f"got {draft.not_after:%Y-%m-%dT%H:%M:%SZ}"
+            )
+        if draft.not_before < first:
+            refuse(
+                f"expected {who} to begin no earlier than the issuing certificate, "
+                f"{first:%Y-%m-%dT%H:%M:%SZ}, got {draft.not_before:%Y-%m-%dT%H:%M:%SZ}"
+            )
+        if draft.public_key == self._public_key:
+            refuse(f"expected a key of {who}'s own, got the issuing CA's")
+
+    def _build(self, draft: Draft, serial: Serial) -> x509.CertificateBuilder:
+        profile = LEAF_PROFILES[draft.spiffe_id.role]
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(self._certificate.subject)
+            .public_key(draft.public_key)
+            .serial_number(serial)
+            .not_valid_before(draft.not_before)
+            .not_valid_after(draft.not_after)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(profile.key_usage, critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage(sorted(profile.extended_key_usage, key=lambda oid: oid.dotted_string)),
+                critical=False,
+            )
+            .add_extension(x509.SubjectAlternativeName(expected_names(draft.spiffe_id)), critical=True)
+            .add_extension(subject_key_identifier(draft.public_key), critical=False)
+            .add_extension(self._authority_key, critical=False)
+        )
+
+    def _check_issued(self, certificate: x509.Certificate, draft: Draft, serial: Serial) -> None:
+        leaf = read_leaf(x509.load_der_x509_certificate(certificate.public_bytes(Encoding.DER)))
+        check_profile(leaf)
+        extensions = leaf.extensions
+        if (
+            (leaf.spiffe_id, leaf.serial, leaf.not_before, leaf.not_after)
+            != (draft.spiffe_id, serial, draft.not_before, draft.not_after)
+            or leaf.public_key != draft.public_key
+            or extensions[ExtensionOID.SUBJECT_KEY_IDENTIFIER].value
+            != subject_key_identifier(draft.public_key)
+            or extensions[ExtensionOID.AUTHORITY_KEY_IDENTIFIER].value != self._authority_key
+            or len(extensions) != 6
+            or list(leaf.certificate.subject)
+        ):
+            refuse(f"expected the issued certificate to say what the draft of {draft.spiffe_id} says")
+        try:
+            leaf.certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            refuse(f"expected the certificate of {draft.spiffe_id} to verify under its issuer, it does not")
+
+
+def new_serial(entropy: Entropy) -> Serial:
+    """Draw 20 octets and clear the top bit (RFC 5280, 4.1.2.2: positive, at most 20 octets)."""
+    octets = entropy(20)
+    if len(octets) != 20:
+        raise Malformed(f"expected 20 octets of entropy, got {len(octets)}")
+    return Serial(int.from_bytes(octets, "big") & (2**159 - 1))
+
+
+def domain_of_ca(certificate: x509.Certificate) -> TrustDomain:
+    """Read the trust domain that a CA certificate of ours is for, from its URI SAN without a path."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        uris = []
+    if len(uris) != 1 or not uris[0].startswith("spiffe://"):
+        raise Malformed("expected one URI 'spiffe://<trust domain>' in the CA certificate, found another")
+    return TrustDomain(uris[0].removeprefix("spiffe://"))

@@ -1,0 +1,147 @@
+"""A leaf certificate, read once into facts and held against its role's profile.
+
+Issuing checks what it made with this module, verifying checks what came with it: one rule for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import NoReturn
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
+
+from fltrust.errors import CertificateRefused, Malformed, Refusal
+from fltrust.identity import Serial, SpiffeId
+from fltrust.keys.verify import is_p256
+from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES, LeafProfile
+
+# Everything `cryptography` raises when it comes upon a hostile field, which it parses on first use.
+PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What a leaf says. Reading it proves nothing: only `verify_certificate` does."""
+
+    certificate: x509.Certificate
+    spiffe_id: SpiffeId
+    serial: Serial
+    public_key: ec.EllipticCurvePublicKey
+    not_before: datetime
+    not_after: datetime
+    extensions: Mapping[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
+
+
+def read_leaf(certificate: x509.Certificate) -> Leaf:
+    """Take the facts out of a certificate, however hostile it is.
+
+    Raises `CertificateRefused`: ``malformed`` when a field cannot be parsed, ``certificate-profile``
+    when it is not P-256, ECDSA with SHA-256 or does not name exactly one SPIFFE ID of ours.
+    """
+    try:
+        extensions = {e.oid: e for e in certificate.extensions}
+        serial = Serial(certificate.serial_number)
+        public_key = certificate.public_key()
+        signature_oid = certificate.signature_algorithm_oid
+        not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except (*PARSE_ERRORS, Malformed) as error:
+        raise CertificateRefused(
+            f"expected a well-formed X.509 certificate, found {type(error).__name__} on reading it",
+            reason=Refusal.MALFORMED,
+        ) from None
+    if not is_p256(public_key):
+        refuse("expected a P-256 key in the certificate, found a key of another kind")
+    if signature_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
+        refuse("expected a certificate signed by ECDSA with SHA-256, found another algorithm")
+    return Leaf(
+        certificate,
+        _spiffe_id(extensions),
+        serial,
+        public_key,
+        not_before,
+        not_after,
+        extensions,
+    )
+
+
+def check_profile(leaf: Leaf) -> LeafProfile:
+    """Return the profile of the leaf's role if the leaf keeps to it; refuse with ``certificate-profile``.
+
+    KeyUsage, ExtendedKeyUsage and SANs must be exactly the profile's; cA false; life within its bounds.
+    An empty subject is what we issue, but a subject is not read: the SPIFFE ID is the only name.
+    """
+    profile, who = LEAF_PROFILES[leaf.spiffe_id.role], leaf.spiffe_id
+    constraints = leaf.extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
+    if constraints is not None and constraints.value != x509.BasicConstraints(ca=False, path_length=None):
+        refuse(f"expected cA:false in the certificate of {who}, found a CA")
+    usage = leaf.extensions.get(ExtensionOID.KEY_USAGE)
+    if usage is None or not usage.critical or usage.value != profile.key_usage:
+        refuse(f"expected exactly critical digitalSignature as key usage of {who}, found another")
+    extended = leaf.extensions.get(ExtensionOID.EXTENDED_KEY_USAGE)
+    if (
+        extended is None
+        or not isinstance(extended.value, x509.ExtendedKeyUsage)
+        or len(list(extended.value)) != len(profile.extended_key_usage)
+        or set(extended.value) != profile.extended_key_usage
+    ):
+        refuse(f"expected exactly the extended key usages of a {profile.role} for {who}, found others")
+    if alternative_names(leaf) != expected_names(who):
+        refuse(f"expected {len(expected_names(who))} subject alternative name(s) for {who}, found others")
+    span = leaf.not_after - leaf.not_before
+    if span > profile.max_lifetime + BACKDATE:
+        refuse(f"expected {who} to live at most {profile.max_lifetime}, found {span - BACKDATE}")
+    return profile
+
+
+def expected_names(spiffe_id: SpiffeId) -> list[x509.GeneralName]:
+    """Give the SANs of a certificate of `spiffe_id`, in order: its URI, and its DNS name if it serves."""
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
+    if LEAF_PROFILES[spiffe_id.role].has_dns_name:
+        names.append(x509.DNSName(spiffe_id.dns_name))
+    return names
+
+
+def alternative_names(leaf: Leaf) -> list[x509.GeneralName]:
+    """Give the SANs that the certificate does have."""
+    extension = leaf.extensions[ExtensionOID.SUBJECT_ALTERNATIVE_NAME].value
+    return list(extension) if isinstance(extension, x509.SubjectAlternativeName) else []
+
+
+def subject_key_identifier(public_key: ec.EllipticCurvePublicKey) -> x509.SubjectKeyIdentifier:
+    """Name a key as RFC 7093, section 2, method 1 does: the first 160 bits of SHA-256 of its point."""
+    point = public_key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    return x509.SubjectKeyIdentifier(sha256(point).digest()[:20])
+
+
+def refuse(message: str, *, reason: Refusal = Refusal.CERTIFICATE_PROFILE) -> NoReturn:
+    """Raise `CertificateRefused`, for the profile unless told otherwise."""
+    raise CertificateRefused(message, reason=reason)
+
+
+def _spiffe_id(
+    extensions: Mapping[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]],
+) -> SpiffeId:
+    found = extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    names = list(found.value) if found and isinstance(found.value, x509.SubjectAlternativeName) else []
+    uris = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
+    if len(uris) != 1:
+        refuse(f"expected exactly one URI as subject alternative name, found {len(uris)}")
+    try:
+        return SpiffeId.parse(uris[0])
+    except Malformed as error:
+        refuse(error.message)
