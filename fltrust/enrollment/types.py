@@ -87,14 +87,20 @@ class Issued:
 class JoinToken:
     """What an operator hands to a site, as one string; see `encode` and `decode`.
 
-    `bootstrap` is the coordinator's bootstrap address, `host:port`; `root` is the
-    SHA-256 of the root certificate's DER, which the site pins before it sends anything.
+    `bootstrap` is the coordinator's bootstrap address and `address` its mTLS one, `host:port`.
+    `root_der` is the root certificate itself, so that the site's first TLS handshake is already
+    verified against it and the secret is never sent to anybody else.
     """
 
     bootstrap: str
     address: str
-    root: Digest
+    root_der: bytes
     secret: bytes
+
+    @property
+    def root(self) -> Digest:
+        """SHA-256 of the root's DER: what operator and site can compare by eye."""
+        return Digest.sha256_of(self.root_der)
 
     def __repr__(self) -> str:
         return f"JoinToken(bootstrap={self.bootstrap!r}, root={self.root}, secret=…)"

@@ -39,7 +39,7 @@ class RoundServiceStub(object):
                 request_serializer=fltrust_dot_v1_dot_rounds__pb2.OpenRoundRequest.SerializeToString,
                 response_deserializer=fltrust_dot_v1_dot_rounds__pb2.OpenRoundResponse.FromString,
                 _registered_method=True)
-        self.SealRound = channel.unary_unary(
+        self.SealRound = channel.stream_unary(
                 '/fltrust.v1.RoundService/SealRound',
                 request_serializer=fltrust_dot_v1_dot_rounds__pb2.SealRoundRequest.SerializeToString,
                 response_deserializer=fltrust_dot_v1_dot_rounds__pb2.SealRoundResponse.FromString,
@@ -70,8 +70,10 @@ class RoundServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SealRound(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+    def SealRound(self, request_iterator, context):
+        """The messages of one call are one request: each carries the same key, their
+        candidates and refusals are taken together. So no single message is large.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -102,7 +104,7 @@ def add_RoundServiceServicer_to_server(servicer, server):
                     request_deserializer=fltrust_dot_v1_dot_rounds__pb2.OpenRoundRequest.FromString,
                     response_serializer=fltrust_dot_v1_dot_rounds__pb2.OpenRoundResponse.SerializeToString,
             ),
-            'SealRound': grpc.unary_unary_rpc_method_handler(
+            'SealRound': grpc.stream_unary_rpc_method_handler(
                     servicer.SealRound,
                     request_deserializer=fltrust_dot_v1_dot_rounds__pb2.SealRoundRequest.FromString,
                     response_serializer=fltrust_dot_v1_dot_rounds__pb2.SealRoundResponse.SerializeToString,
@@ -161,7 +163,7 @@ class RoundService(object):
             _registered_method=True)
 
     @staticmethod
-    def SealRound(request,
+    def SealRound(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -171,8 +173,8 @@ class RoundService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/fltrust.v1.RoundService/SealRound',
             fltrust_dot_v1_dot_rounds__pb2.SealRoundRequest.SerializeToString,
