@@ -1,0 +1,64 @@
+"""What the command prints: tables for people, one JSON document with `--json`.
+
+Data goes to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from fltrust.clock import to_rfc3339
+
+Cell = str | int | float | bool | datetime | None | Sequence["Cell"] | Mapping[str, "Cell"]
+Row = Mapping[str, Cell]
+
+
+def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool, empty: str) -> None:
+    """Print rows as a table of `columns` (key → heading), or all of them as a JSON array."""
+    found = list(rows)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say(empty)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns.values():
+        table.add_column(heading, overflow="fold")
+    for row in found:
+        table.add_row(*(_text(row.get(key)) for key in columns))
+    Console(highlight=False).print(table)
+
+
+def print_json(value: Cell) -> None:
+    """Print one JSON document to standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def say(message: str) -> None:
+    """Tell a person something, on standard error."""
+    sys.stderr.write(message + "\n")
+
+
+def _text(value: Cell) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    if isinstance(value, str | int | float):
+        return str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_text(v)}" for k, v in value.items())
+    return ", ".join(_text(v) for v in value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return to_rfc3339(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
