@@ -36,9 +36,11 @@ def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool
     Console(highlight=False).print(table)
 
 
-def print_json(value: Cell) -> None:
-    """Print one JSON document to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+def print_json(value: Cell, *, lines: bool = False) -> None:
+    """Print one JSON document to standard output; with `lines`, on one line, at once."""
+    sys.stdout.write(json.dumps(value, indent=None if lines else 2, default=_plain) + "\n")
+    if lines:
+        sys.stdout.flush()
 
 
 def say(message: str) -> None:

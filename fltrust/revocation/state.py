@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from fltrust.errors import CertificateRefused, Conflict, Malformed, Refusal, Revoked
 from fltrust.identity import Epoch, KeyId, Role, RunId, Serial, SpiffeId
-from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import EventKind, TrustEvent
+
+if TYPE_CHECKING:
+    from fltrust.pki.types import VerifiedCertificate
 
 
 class Standing(StrEnum):

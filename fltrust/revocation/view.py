@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from fltrust.clock import Clock
 from fltrust.errors import StaleView
 from fltrust.identity import Epoch, KeyId, RunId, SpiffeId
-from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import FeedItem, TrustEvent
 from fltrust.revocation.state import IdentityState, TrustState
+
+if TYPE_CHECKING:
+    from fltrust.pki.types import VerifiedCertificate
 
 
 class ReachMode(StrEnum):

@@ -1,0 +1,90 @@
+"""`fltrust`: the entry point, its command groups, and the one place that turns errors into exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from fltrust import __version__
+from fltrust.cli import coordinator, participants, revocation, rounds, site, tokens
+from fltrust.cli.exits import INTERRUPTED, OK, UNEXPECTED, exit_code_of
+from fltrust.cli.output import say
+from fltrust.errors import FltrustError
+
+DEBUG_VARIABLE = "FLTRUST_DEBUG"
+
+app = typer.Typer(
+    name="fltrust",
+    help="Trust for Flower federations: short-lived certificates, signed updates, mid-round revocation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(tokens.app, name="token")
+site.register(app)
+revocation.register(app)
+app.add_typer(participants.app, name="participants")
+app.add_typer(rounds.app, name="rounds")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fltrust {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for debug.", show_default=False)
+    ] = 0,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def main() -> None:
+    """Run the command; exit as `docs/reference/cli.md` says."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command with `arguments` (default: the process's own) and return its exit code."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except typer.Abort:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except FltrustError as error:
+        _explain(error)
+        return exit_code_of(error)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's own usage errors
+            error.show()
+            return int(error.exit_code)
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        say(f"error: unexpected {type(error).__name__}; this is a fault of fltrust's")
+        say(f"  set {DEBUG_VARIABLE}=1 for the traceback, and please report it")
+        return UNEXPECTED
+    return code if isinstance(code, int) else OK
+
+
+def _explain(error: FltrustError) -> None:
+    say(f"error [{error.reason}]: {error.message}")
+    if error.hint:
+        say(f"  {error.hint}")
+
+
+if __name__ == "__main__":
+    main()

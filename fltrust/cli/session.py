@@ -1,0 +1,39 @@
+"""A session with the coordinator, as the identity in a state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fltrust.identity import Name, Role, SpiffeId, TrustDomain
+
+if TYPE_CHECKING:
+    from fltrust.client.coordinator import CoordinatorClient
+
+
+@contextmanager
+def operator_session(state: Path | None) -> Iterator[CoordinatorClient]:
+    """Connect as the operator in `state`, or as the only operator of this machine."""
+    from fltrust.agent.session import connect
+    from fltrust.agent.state import find_state
+
+    with connect(state or find_state(Role.OPERATOR)) as client:
+        yield client
+
+
+def identity_from(text: str, *, domain: TrustDomain) -> SpiffeId:
+    """Read `site-a` (a participant), `operator/admin`, or a whole SPIFFE ID."""
+    if text.startswith("spiffe://"):
+        return SpiffeId.parse(text)
+    role, slash, name = text.rpartition("/")
+    return SpiffeId(domain, Role(role) if slash and role in set(Role) else _participant(role), Name(name))
+
+
+def _participant(role: str) -> Role:
+    if role:
+        from fltrust.errors import Malformed
+
+        raise Malformed(f"expected a role of {', '.join(Role)}, got {role[:80]!r}")
+    return Role.PARTICIPANT
