@@ -91,16 +91,20 @@ def load(path: Path, *, passphrase: bytes | None) -> FileSigner:
     ``passphrase-unexpected``, ``passphrase-wrong``). `Malformed` for anything that is not one
     PKCS#8 P-256 key, `Oversized` above 16 KiB.
     """
-    pem = read_private(path)
+    return from_pem(read_private(path), passphrase=passphrase, where=path)
+
+
+def from_pem(pem: bytes, *, passphrase: bytes | None, where: Path) -> FileSigner:
+    """Read the first private key in `pem`, which came from `where`; refusals as `load`."""
     encrypted = b"ENCRYPTED" in pem
     if encrypted and passphrase is None:
         raise Refused(
-            f"expected a passphrase for the encrypted key in {path}, got none", reason="passphrase-missing"
+            f"expected a passphrase for the encrypted key in {where}, got none", reason="passphrase-missing"
         )
     if not encrypted and passphrase is not None:
         # Silently taking it would let a key that was to be encrypted at rest lie there in the clear.
         raise Refused(
-            f"expected an encrypted key in {path}, found one that is not",
+            f"expected an encrypted key in {where}, found one that is not",
             reason="passphrase-unexpected",
             hint="encrypt it, or load it without a passphrase",
         )
@@ -110,11 +114,11 @@ def load(path: Path, *, passphrase: bytes | None) -> FileSigner:
         # `from None`: the library's message may quote what it read.
         if encrypted:
             raise Refused(
-                f"expected the passphrase of the key in {path}, got another (or the file is damaged)",
+                f"expected the passphrase of the key in {where}, got another (or the file is damaged)",
                 reason="passphrase-wrong",
             ) from None
-        raise Malformed(f"expected a private key in PKCS#8 PEM in {path}, found something else") from None
-    return _p256(key, path)
+        raise Malformed(f"expected a private key in PKCS#8 PEM in {where}, found something else") from None
+    return _p256(key, where)
 
 
 def read_private(path: Path) -> bytes:

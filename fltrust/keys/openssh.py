@@ -29,8 +29,9 @@ def create_node_key(path: Path) -> FileSigner:
             hint="use it, or remove it and register the new one with the SuperLink",
         )
     signer = generate()
-    write_durably(path, signer.to_openssh(), mode=0o600)
+    # The private half last: a crash before it leaves no node key, and the next call makes a whole one.
     write_durably(public_path(path), openssh_public(signer.public_key), mode=0o644)
+    write_durably(path, signer.to_openssh(), mode=0o600)
     return signer
 
 

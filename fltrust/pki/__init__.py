@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from fltrust.pki.authority import CaFiles, create_issuing, create_root, init_ca, load_bundle, load_issuer
+from fltrust.pki.authority import (
+    CaFiles,
+    create_issuing,
+    create_root,
+    init_ca,
+    load_bundle,
+    load_issuer,
+    renew_issuing,
+)
 from fltrust.pki.bundle import (
     bundle_from_json,
     bundle_from_pem,
@@ -50,6 +58,7 @@ __all__ = [
     "make_bundle",
     "parse_csr",
     "pin_bundle",
+    "renew_issuing",
     "root_fingerprint",
     "verify_certificate",
 ]

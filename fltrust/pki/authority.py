@@ -28,6 +28,7 @@ from fltrust.identity import KeyId, TrustDomain
 from fltrust.keys.file import generate, load, save
 from fltrust.keys.openssh import spki_der
 from fltrust.keys.signer import Signer
+from fltrust.keys.verify import is_p256
 from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem, make_bundle
 from fltrust.pki.issuing import Entropy, Issuer, domain_of_ca, new_serial
 from fltrust.pki.leaf import refuse, subject_key_identifier
@@ -176,6 +177,31 @@ def load_issuer(
             reason=Refusal.CERTIFICATE_EXPIRED,
         )
     return issuer
+
+
+def renew_issuing(
+    folder: Path, *, root_passphrase: bytes, clock: Clock, entropy: Entropy = secrets.token_bytes
+) -> x509.Certificate:
+    """Give the issuing CA in `folder` a new certificate for its key, a year from now, durably.
+
+    The key and the name stay, so leaves issued before lead to the root through either certificate.
+    One file is replaced, whole: a crash leaves the old certificate or the new one. Refusals as
+    `create_issuing`'s and `fltrust.keys.load`'s; `NotFound` if there is no CA.
+    """
+    files = CaFiles(folder)
+    root, old = _read_certificate(files.root_certificate), _read_certificate(files.issuing_certificate)
+    public_key = old.public_key()
+    if not is_p256(public_key):
+        raise Malformed(f"expected a P-256 key in {files.issuing_certificate}, found another kind")
+    issuing = create_issuing(
+        root=root,
+        root_signer=load(files.root_key, passphrase=root_passphrase),
+        public_key=public_key,
+        now=clock.now(),
+        entropy=entropy,
+    )
+    write_durably(files.issuing_certificate, chain_to_pem([issuing]))
+    return issuing
 
 
 def _ca_builder(

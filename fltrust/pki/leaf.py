@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
 from fltrust.errors import CertificateRefused, Malformed, Refusal
@@ -31,6 +32,7 @@ PARSE_ERRORS = (
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,  # where warnings are errors; a serial of zero gives one
 )
 
 
@@ -58,6 +60,7 @@ def read_leaf(certificate: x509.Certificate) -> Leaf:
         serial = Serial(certificate.serial_number)
         public_key = certificate.public_key()
         signature_oid = certificate.signature_algorithm_oid
+        der = certificate.public_bytes(serialization.Encoding.DER)
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except (*PARSE_ERRORS, Malformed) as error:
         raise CertificateRefused(
@@ -68,6 +71,10 @@ def read_leaf(certificate: x509.Certificate) -> Leaf:
         refuse("expected a P-256 key in the certificate, found a key of another kind")
     if signature_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
         refuse("expected a certificate signed by ECDSA with SHA-256, found another algorithm")
+    signature = certificate.signature
+    if len(signature) > 72 or not der.endswith(bytes((0x03, len(signature) + 1, 0x00)) + signature):
+        # The parser lets a signature's BIT STRING claim unused bits: the same certificate in other bytes.
+        refuse("expected one ECDSA signature in whole octets, found another form", reason=Refusal.MALFORMED)
     return Leaf(
         certificate,
         _spiffe_id(extensions),

@@ -9,7 +9,13 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
 
 from fltrust.errors import Refusal
 from fltrust.identity import Digest, KeyId, Role, TrustDomain
@@ -27,6 +33,17 @@ CLOCK_SKEW = timedelta(seconds=30)
 """How early a certificate may be shown. It is allowed on notBefore only: an expired one is expired."""
 
 Purpose = Literal["client", "server"]
+# The Web PKI's rules, and for CAs two of RFC 5280's that those leave out: a key identifier (4.2.1.2), and
+# no policy constraints, which nobody here would process (4.2.1.11). The leaf's extended key usage is left
+# to the profile, which judges it exactly (step 6).
+_CA_RULES = (
+    ExtensionPolicy.webpki_defaults_ca()
+    .require_present(x509.SubjectKeyIdentifier, Criticality.NON_CRITICAL, None)
+    .require_not_present(x509.PolicyConstraints)
+)
+_LEAF_RULES = ExtensionPolicy.webpki_defaults_ee().may_be_present(
+    x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None
+)
 _PURPOSES = {"client": ExtendedKeyUsageOID.CLIENT_AUTH, "server": ExtendedKeyUsageOID.SERVER_AUTH}
 
 
@@ -51,10 +68,9 @@ def verify_certificate(
     3. The claimed trust domain is the bundle's (and `expect_domain`), else ``wrong-domain``: the
        domain selects the roots (SPIFFE, X.509-SVID, section 5), so nothing is tried against others.
     4. The path leads to a root of the bundle (RFC 5280, section 6, with the rules of the Web PKI for
-       signatures, basic constraints, path length, key usage, name constraints, critical extensions and
-       clientAuth, which all our profiles have), else ``certificate-path``. It is verified at `at`, or,
-       when the leaf is not valid then, at the end of its validity that is nearest, so that
-       "expired" is said only of what was once good.
+       signatures, basic constraints, path length, key usage, name constraints and critical extensions), else
+       ``certificate-path``. It is verified at `at`, or, when the leaf is not valid then, at the end of
+       its validity that is nearest, so that "expired" is said only of what was once good.
     5. The leaf is valid at `at`: at or before notAfter, else ``certificate-expired``; at or after
        notBefore - `CLOCK_SKEW`, else ``certificate-not-yet-valid``.
     6. The leaf keeps to its role's profile: cA:false, key usage, extended key usages, alternative
@@ -105,7 +121,8 @@ def verify_path(
 ) -> tuple[x509.Certificate, ...]:
     """Return the path from the first certificate to one of `roots`, or refuse with ``certificate-path``.
 
-    RFC 5280, section 6, at `at`, through `cryptography`'s verifier. Says nothing of names or profile.
+    RFC 5280, section 6, at `at`, through `cryptography`'s verifier. Says nothing of names, the leaf's
+    extended key usage or profile.
     """
     if not roots:
         refuse("expected at least one root in the trust bundle, found none", reason=Refusal.CERTIFICATE_PATH)
@@ -115,6 +132,7 @@ def verify_path(
             .store(Store(list(roots)))
             .time(at)
             .max_chain_depth(MAX_CHAIN - 1)
+            .extension_policies(ca_policy=_CA_RULES, ee_policy=_LEAF_RULES)
             .build_client_verifier()
         )
         return tuple(verifier.verify(presented[0], list(presented[1:])).chain)
@@ -139,7 +157,7 @@ def _parse(chain: Sequence[bytes | x509.Certificate]) -> list[x509.Certificate]:
                 reason=Refusal.OVERSIZED,
             )
         try:
-            parsed.append(x509.load_der_x509_certificate(der) if isinstance(item, bytes) else item)
+            parsed.append(item if isinstance(item, x509.Certificate) else x509.load_der_x509_certificate(der))
         except PARSE_ERRORS as error:
             refuse(
                 f"expected a certificate in DER, found {type(error).__name__} on reading it",
