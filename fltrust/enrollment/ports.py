@@ -1,0 +1,115 @@
+"""What the registration authority needs kept: tokens, enrollments and the certificates issued.
+
+Every method runs inside the caller's transaction: nothing is durable before it commits, and all of
+it is or none. Storage implements these; a refusal raised by the caller undoes the transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from fltrust.enrollment.types import Approval, Evidence, TokenRecord
+from fltrust.identity import KeyId, Serial, SpiffeId
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledRecord:
+    """The record of one name: what the last enrollment wrote. Standing is the trust feed's."""
+
+    spiffe_id: SpiffeId
+    enrolled_at: datetime
+    enrolled_by: SpiffeId | None
+    evidence: str
+    node_key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRecord:
+    """One certificate that was issued; kept for good."""
+
+    serial: Serial
+    spiffe_id: SpiffeId
+    key_id: KeyId
+    not_before: datetime
+    not_after: datetime
+    der: bytes
+
+
+class TokenStore(Protocol):
+    """Join tokens by the hash of their secret."""
+
+    def add(self, record: TokenRecord, *, secret_hash: bytes) -> None: ...
+
+    def find(self, secret_hash: bytes, *, now: datetime) -> TokenRecord | None: ...
+
+    def get(self, token_id: str, *, now: datetime) -> TokenRecord | None: ...
+
+    def all(self, *, now: datetime) -> tuple[TokenRecord, ...]:
+        """Every token, the oldest first, with its status at `now`."""
+        ...
+
+    def spend(self, token_id: str, *, now: datetime) -> bool:
+        """Mark a pending token used; False if it is not pending at `now`. Of two callers one gets True."""
+        ...
+
+    def cancel(self, token_id: str, *, now: datetime) -> bool:
+        """Mark a pending token cancelled; False if it is not pending at `now`."""
+        ...
+
+
+class EnrollmentStore(Protocol):
+    """Who is enrolled, and which node keys ever were."""
+
+    def get(self, who: SpiffeId) -> EnrolledRecord | None: ...
+
+    def all(self) -> tuple[EnrolledRecord, ...]: ...
+
+    def put(self, record: EnrolledRecord) -> None:
+        """Write the record of a name, in place of an earlier one; its node key is remembered for good."""
+        ...
+
+    def node_key_owner(self, key: KeyId) -> SpiffeId | None:
+        """The participant that ever enrolled this node key, if any did."""
+        ...
+
+
+class CertificateStore(Protocol):
+    """Every certificate that was issued."""
+
+    def add(self, record: CertificateRecord) -> None: ...
+
+    def by_serial(self, serial: Serial) -> CertificateRecord | None: ...
+
+    def by_key(self, key: KeyId) -> CertificateRecord | None:
+        """The one certificate of this key: a key is certified at most once."""
+        ...
+
+    def unexpired_of(self, who: SpiffeId, *, now: datetime) -> tuple[CertificateRecord, ...]: ...
+
+    def all_of(self, who: SpiffeId) -> tuple[CertificateRecord, ...]:
+        """Every certificate of `who`, the oldest first."""
+        ...
+
+    def newest(self) -> dict[SpiffeId, CertificateRecord]:
+        """The newest certificate of every identity."""
+        ...
+
+
+class EvidenceChecker(Protocol):
+    """Turns one kind of evidence into an approval, inside the transaction that issues."""
+
+    @property
+    def kind(self) -> str:
+        """The word that the record keeps, e.g. ``join-token``."""
+        ...
+
+    def accepts(self, evidence: Evidence) -> bool:
+        """Whether this checker judges this kind of evidence."""
+        ...
+
+    def approve(self, evidence: Evidence, *, tokens: TokenStore, now: datetime) -> Approval:
+        """Spend the evidence and say what it earns, or raise a `Refused`. If the transaction is
+        undone, so is the spending."""
+        ...

@@ -1,0 +1,218 @@
+"""Tokens, enrollments and certificates: `fltrust.enrollment.ports` on one connection."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
+
+from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord
+from fltrust.enrollment.types import TokenRecord, TokenStatus
+from fltrust.identity import KeyId, Name, Role, Serial, SpiffeId
+from fltrust.storage import tables
+
+
+def parse_id(text: str | None) -> SpiffeId | None:
+    return None if text is None else SpiffeId.parse(text)
+
+
+def text_of(who: SpiffeId | None) -> str | None:
+    return None if who is None else str(who)
+
+
+class Tokens:
+    """`TokenStore` over the ``tokens`` table."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, record: TokenRecord, *, secret_hash: bytes) -> None:
+        self._connection.execute(
+            insert(tables.tokens).values(
+                token_id=record.token_id,
+                secret_hash=secret_hash,
+                role=record.role,
+                name=record.name,
+                created_at=record.created_at,
+                expires_at=record.expires_at,
+                created_by=text_of(record.created_by),
+                replace=record.replace,
+            )
+        )
+
+    def find(self, secret_hash: bytes, *, now: datetime) -> TokenRecord | None:
+        return self._one(select(tables.tokens).where(tables.tokens.c.secret_hash == secret_hash), now)
+
+    def get(self, token_id: str, *, now: datetime) -> TokenRecord | None:
+        return self._one(select(tables.tokens).where(tables.tokens.c.token_id == token_id), now)
+
+    def all(self, *, now: datetime) -> tuple[TokenRecord, ...]:
+        rows = self._connection.execute(
+            select(tables.tokens).order_by(tables.tokens.c.created_at, tables.tokens.c.token_id)
+        )
+        return tuple(_token(row, now) for row in rows)
+
+    def spend(self, token_id: str, *, now: datetime) -> bool:
+        return self._mark(token_id, now, used_at=now)
+
+    def cancel(self, token_id: str, *, now: datetime) -> bool:
+        return self._mark(token_id, now, cancelled_at=now)
+
+    def _mark(self, token_id: str, now: datetime, **values: datetime) -> bool:
+        # The condition and the change are one statement: of two that race, one finds a pending row.
+        table = tables.tokens
+        changed = self._connection.execute(
+            update(table)
+            .where(
+                table.c.token_id == token_id,
+                table.c.used_at.is_(None),
+                table.c.cancelled_at.is_(None),
+                table.c.expires_at > now,
+            )
+            .values(**values)
+        )
+        return changed.rowcount == 1
+
+    def _one(self, query: Select[Any], now: datetime) -> TokenRecord | None:
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else _token(row, now)
+
+
+def _token(row: Row[Any], now: datetime) -> TokenRecord:
+    if row.used_at is not None:
+        status = TokenStatus.USED
+    elif row.cancelled_at is not None:
+        status = TokenStatus.CANCELLED
+    elif row.expires_at <= now:
+        status = TokenStatus.EXPIRED
+    else:
+        status = TokenStatus.PENDING
+    return TokenRecord(
+        token_id=row.token_id,
+        role=Role(row.role),
+        name=Name(row.name),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        created_by=parse_id(row.created_by),
+        replace=row.replace,
+        status=status,
+    )
+
+
+class Enrollments:
+    """`EnrollmentStore` over ``enrollments`` and ``node_keys``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, who: SpiffeId) -> EnrolledRecord | None:
+        row = self._connection.execute(
+            select(tables.enrollments).where(tables.enrollments.c.spiffe_id == str(who))
+        ).one_or_none()
+        return None if row is None else _enrolled(row)
+
+    def all(self) -> tuple[EnrolledRecord, ...]:
+        rows = self._connection.execute(
+            select(tables.enrollments).order_by(
+                tables.enrollments.c.enrolled_at, tables.enrollments.c.spiffe_id
+            )
+        )
+        return tuple(_enrolled(row) for row in rows)
+
+    def put(self, record: EnrolledRecord) -> None:
+        table, who = tables.enrollments, str(record.spiffe_id)
+        values = {
+            "enrolled_at": record.enrolled_at,
+            "enrolled_by": text_of(record.enrolled_by),
+            "evidence": record.evidence,
+            "node_key": record.node_key,
+        }
+        changed = self._connection.execute(update(table).where(table.c.spiffe_id == who).values(**values))
+        if changed.rowcount == 0:
+            self._connection.execute(insert(table).values(spiffe_id=who, **values))
+        if record.node_key is not None:
+            key = KeyId.of_spki(record.node_key)
+            if self.node_key_owner(key) != record.spiffe_id:  # another owner breaks the primary key
+                self._connection.execute(insert(tables.node_keys).values(key_id=key, spiffe_id=who))
+
+    def node_key_owner(self, key: KeyId) -> SpiffeId | None:
+        return parse_id(
+            self._connection.execute(
+                select(tables.node_keys.c.spiffe_id).where(tables.node_keys.c.key_id == key)
+            ).scalar_one_or_none()
+        )
+
+
+def _enrolled(row: Row[Any]) -> EnrolledRecord:
+    return EnrolledRecord(
+        spiffe_id=SpiffeId.parse(row.spiffe_id),
+        enrolled_at=row.enrolled_at,
+        enrolled_by=parse_id(row.enrolled_by),
+        evidence=row.evidence,
+        node_key=row.node_key,
+    )
+
+
+class Certificates:
+    """`CertificateStore` over the ``certificates`` table."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, record: CertificateRecord) -> None:
+        self._connection.execute(
+            insert(tables.certificates).values(
+                serial=record.serial.hex,
+                spiffe_id=str(record.spiffe_id),
+                key_id=record.key_id,
+                not_before=record.not_before,
+                not_after=record.not_after,
+                der=record.der,
+            )
+        )
+
+    def by_serial(self, serial: Serial) -> CertificateRecord | None:
+        return self._one(select(tables.certificates).where(tables.certificates.c.serial == serial.hex))
+
+    def by_key(self, key: KeyId) -> CertificateRecord | None:
+        return self._one(select(tables.certificates).where(tables.certificates.c.key_id == key))
+
+    def unexpired_of(self, who: SpiffeId, *, now: datetime) -> tuple[CertificateRecord, ...]:
+        return tuple(record for record in self.all_of(who) if record.not_after >= now)
+
+    def all_of(self, who: SpiffeId) -> tuple[CertificateRecord, ...]:
+        table = tables.certificates
+        rows = self._connection.execute(
+            select(table).where(table.c.spiffe_id == str(who)).order_by(table.c.not_after, table.c.serial)
+        )
+        return tuple(_certificate(row) for row in rows)
+
+    def newest(self) -> dict[SpiffeId, CertificateRecord]:
+        table = tables.certificates
+        last = (
+            select(table.c.spiffe_id, func.max(table.c.not_after).label("not_after"))
+            .group_by(table.c.spiffe_id)
+            .subquery()
+        )
+        rows = self._connection.execute(
+            select(table)
+            .join(last, (table.c.spiffe_id == last.c.spiffe_id) & (table.c.not_after == last.c.not_after))
+            .order_by(table.c.not_before, table.c.serial)
+        )
+        return {record.spiffe_id: record for record in map(_certificate, rows)}
+
+    def _one(self, query: Select[Any]) -> CertificateRecord | None:
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else _certificate(row)
+
+
+def _certificate(row: Row[Any]) -> CertificateRecord:
+    return CertificateRecord(
+        serial=Serial.parse(row.serial),
+        spiffe_id=SpiffeId.parse(row.spiffe_id),
+        key_id=KeyId(row.key_id),
+        not_before=row.not_before,
+        not_after=row.not_after,
+        der=row.der,
+    )

@@ -1,0 +1,187 @@
+"""The tables, as SQLAlchemy Core sees them. Migrations make them; a test holds the two together.
+
+Times are RFC 3339 in UTC with microseconds, so that text order is time order. Unsigned 64-bit ids are
+decimal text, since no database here has a column for them. Nothing is ever deleted.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+from fltrust.clock import from_rfc3339, to_rfc3339
+
+metadata = MetaData()
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """An aware time, kept as text."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else to_rfc3339(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else from_rfc3339(value)
+
+
+_SPIFFE_ID = String(256)
+_KEY_ID = String(64)
+_SERIAL = String(40)
+_RUN_ID = String(20)
+
+head = Table(
+    "head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("domain", String(128)),
+    Column("holder", String(32)),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seal_index", BigInteger, nullable=False),
+    Column("seal_hash", LargeBinary),
+    CheckConstraint("id = 1", name="head_is_one_row"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("at", Timestamp, nullable=False),
+    Column("actor", _SPIFFE_ID),
+    Column("subject", _SPIFFE_ID),
+    Column("identity_wide", Boolean, nullable=False),
+    Column("serials", Text, nullable=False),
+    Column("keys", Text, nullable=False),
+    Column("node_key", LargeBinary),
+    Column("run_id", _RUN_ID),
+    Column("reason", String(32)),
+    Column("compromised_since", Timestamp),
+    Index("events_by_subject", "subject", "epoch"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", String(16), primary_key=True),
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
+    Column("created_by", _SPIFFE_ID),
+    Column("replace", Boolean, nullable=False),
+    Column("used_at", Timestamp),
+    Column("cancelled_at", Timestamp),
+    Index("tokens_by_name", "role", "name"),
+)
+
+enrollments = Table(
+    "enrollments",
+    metadata,
+    Column("spiffe_id", _SPIFFE_ID, primary_key=True),
+    Column("enrolled_at", Timestamp, nullable=False),
+    Column("enrolled_by", _SPIFFE_ID),
+    Column("evidence", String(32), nullable=False),
+    Column("node_key", LargeBinary),
+)
+
+node_keys = Table(
+    "node_keys",
+    metadata,
+    Column("key_id", _KEY_ID, primary_key=True),
+    Column("spiffe_id", _SPIFFE_ID, ForeignKey("enrollments.spiffe_id"), nullable=False),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", _SERIAL, primary_key=True),
+    Column("spiffe_id", _SPIFFE_ID, nullable=False),
+    Column("key_id", _KEY_ID, nullable=False, unique=True),
+    Column("not_before", Timestamp, nullable=False),
+    Column("not_after", Timestamp, nullable=False),
+    Column("der", LargeBinary, nullable=False),
+    Index("certificates_by_identity", "spiffe_id", "not_after"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", _RUN_ID, primary_key=True),
+    Column("aggregator", _SPIFFE_ID, nullable=False),
+    Column("opened_epoch", BigInteger, nullable=False),
+    Column("closed_epoch", BigInteger),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("run_id", _RUN_ID, ForeignKey("runs.run_id"), nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("round", BigInteger, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("aggregator", _SPIFFE_ID, nullable=False),
+    Column("opened_at", Timestamp, nullable=False),
+    Column("opened_epoch", BigInteger, nullable=False),
+    Column("sealed_at", Timestamp),
+    Column("seal_index", BigInteger, unique=True),
+    Column("request_hash", LargeBinary(32)),
+    PrimaryKeyConstraint("run_id", "step", name="rounds_pkey"),
+)
+
+cohorts = Table(
+    "cohorts",
+    metadata,
+    Column("run_id", _RUN_ID, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("participant", _SPIFFE_ID, nullable=False),
+    Column("node_id", _RUN_ID, nullable=False),
+    Column("node_key", _KEY_ID, nullable=False),
+    Column("instruction", LargeBinary(32), nullable=False),
+    PrimaryKeyConstraint("run_id", "step", "participant", name="cohorts_pkey"),
+    ForeignKeyConstraint(["run_id", "step"], ["rounds.run_id", "rounds.step"], name="cohorts_round_fkey"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("run_id", _RUN_ID, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("participant", _SPIFFE_ID, nullable=False),
+    Column("instruction", LargeBinary, nullable=False),
+    Column("update", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("run_id", "step", "participant", name="evidence_pkey"),
+    ForeignKeyConstraint(["run_id", "step"], ["rounds.run_id", "rounds.step"], name="evidence_round_fkey"),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("seal_index", BigInteger, primary_key=True, autoincrement=False),
+    Column("payload_hash", LargeBinary(32), nullable=False),
+    Column("receipt", LargeBinary, nullable=False),
+)
