@@ -27,7 +27,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        _fsync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StorageUnavailable(
             f"could not write {path}: {error.strerror or error}", hint="check free space and permissions"
@@ -63,7 +63,8 @@ def read_bounded(path: Path, *, limit: int) -> bytes:
     return data
 
 
-def _fsync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: what was created, renamed or removed there."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -21,7 +21,6 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,22 +29,19 @@ from typing import Self
 
 from cryptography import x509
 
-from fltrust.errors import Conflict, Malformed, NotFound, Oversized, Refused, StorageUnavailable
+from fltrust.enrollment.private import read_private
+from fltrust.errors import Conflict, Malformed, NotFound, StorageUnavailable
 from fltrust.files import make_private_folder, sync_folder, write_durably
-from fltrust.identity import KeyId, Role, SpiffeId
+from fltrust.identity import KeyId, SpiffeId
 from fltrust.keys import FileSigner, load_node_key
 from fltrust.keys.file import from_pem
 from fltrust.pki import TrustBundle, bundle_from_json, bundle_to_json, certificates_from_pem, chain_to_pem
 from fltrust.pki.bundle import MAX_BUNDLE
 from fltrust.pki.verify import MAX_CHAIN
 
-HOME_VARIABLE = "FLTRUST_HOME"
-PASSPHRASE_FILE_VARIABLE = "FLTRUST_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
-
 _VERSION = 1
 _MAX_RECORD = 16 * 1024
 _MAX_IDENTITY = 128 * 1024
-_MAX_PASSPHRASE_FILE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,77 +272,3 @@ def _rename(source: Path, target: Path) -> None:
         raise StorageUnavailable(
             f"could not rename {source} to {target}: {error.strerror or error}"
         ) from error
-
-
-def default_home() -> Path:
-    """Where states lie: ``$FLTRUST_HOME``, else ``~/.fltrust``."""
-    home = os.environ.get(HOME_VARIABLE)
-    return Path(home) if home else Path.home() / ".fltrust"
-
-
-def state_folder(who: SpiffeId, *, home: Path | None = None) -> Path:
-    """The folder of one identity: ``<home>/<trust domain>/<role>-<name>``."""
-    return (home or default_home()) / who.domain / f"{who.role}-{who.name}"
-
-
-def find_state(role: Role, *, home: Path | None = None) -> Path:
-    """The one state of this role under `home`. `NotFound` for none, `Conflict` for several."""
-    base = home or default_home()
-    found = sorted(path.parent for path in base.glob(f"*/{role}-*/agent.json"))
-    if not found:
-        raise NotFound(
-            f"expected the state of one {role} under {base}, found none",
-            hint="run 'fltrust join TOKEN' first",
-        )
-    if len(found) > 1:
-        names = ", ".join(str(path) for path in found[:8])
-        raise Conflict(
-            f"expected the state of one {role} under {base}, found {len(found)}: {names}",
-            hint="choose one with --state",
-        )
-    return found[0]
-
-
-def passphrase_from_environment() -> bytes | None:
-    """The passphrase for the key at rest, from the file that ``FLTRUST_PASSPHRASE_FILE`` names.
-
-    None where the variable is not set.
-    """
-    name = os.environ.get(PASSPHRASE_FILE_VARIABLE)
-    return read_passphrase(Path(name)) if name else None
-
-
-def read_passphrase(path: Path) -> bytes:
-    """Read a passphrase from a private file; line ends at its end are cut."""
-    passphrase = read_private(path, limit=_MAX_PASSPHRASE_FILE).rstrip(b"\r\n")
-    if not passphrase:
-        raise Malformed(f"expected a passphrase in {path}, found an empty file")
-    return passphrase
-
-
-def read_private(path: Path, *, limit: int) -> bytes:
-    """Read at most `limit` bytes from a file of ours that nobody else can touch.
-
-    Refuses (``state-exposed``) a file of another owner or with any permission for group or others.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        raise Malformed(f"expected a file at {path}, found none") from None
-    except OSError as error:
-        raise StorageUnavailable(f"could not read {path}: {error.strerror or error}") from error
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(file.fileno())  # of the file that is read, not of the name
-        if not stat.S_ISREG(found.st_mode):
-            raise Malformed(f"expected a regular file at {path}, found something else")
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise Refused(
-                f"expected {path} to be open to uid {os.geteuid()} only, "
-                f"found uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}",
-                reason="state-exposed",
-                hint=f"if nobody else read it, chown it and run: chmod 600 {path}",
-            )
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise Oversized(f"expected at most {limit} bytes in {path}, found more")
-    return data

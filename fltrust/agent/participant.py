@@ -1,0 +1,156 @@
+"""The participant's side: what it takes before training, and before its key signs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fltrust.agent.counters import RefusalCounter
+from fltrust.agent.credentials import Credentials, CredentialStore
+from fltrust.agent.journal import Journal, Question
+from fltrust.agent.ports import AgentIdentity, ReceivedInstruction
+from fltrust.clock import Clock
+from fltrust.errors import Refusal, Revoked, StatementRefused
+from fltrust.identity import Digest, KeyId, RunId
+from fltrust.revocation.view import TrustView
+from fltrust.updates.signing import SignedStatement, sign_statement
+from fltrust.updates.statement import InstructionStatement, UpdateStatement
+from fltrust.updates.verify import ExpectedInstruction, VerifiedInstruction, Verifier
+
+_log = logging.getLogger("fltrust.agent")
+
+
+class ParticipantCore:
+    """Implements `ParticipantAgent`. Both requests go through one recipe:
+
+    1. This identity is not known to be revoked, the trust view is as fresh as the policy asks, and
+       it shows this participant's own certificate in good standing.
+    2. The instruction is signed by an aggregator of the domain in good standing, unaltered.
+    3. It is for this participant, node key, run, node and message type.
+    4. It is in force: issued, and not expired.
+    5. Content and model are those that it names.
+    6. The run is open (the feed gets `patience` seconds to say so: the instruction may be faster).
+    7. It is not older than what was answered before.
+
+    And to sign:
+
+    8. The reply is of the instruction's message type.
+    9. It is the only reply to this instruction; it is remembered before it leaves.
+
+    Refusals are counted by reason.
+    """
+
+    def __init__(
+        self,
+        credentials: CredentialStore,
+        *,
+        node_key: KeyId,
+        view: TrustView,
+        journal: Journal,
+        clock: Clock,
+        patience: float = 2.0,
+    ) -> None:
+        self._credentials = credentials
+        self._node_key = node_key
+        self._view = view
+        self._journal = journal
+        self._clock = clock
+        self._patience = patience
+        self._halted: Revoked | None = None
+        self._refusals = RefusalCounter()
+
+    def identity(self) -> AgentIdentity:
+        current = self._credentials.current
+        return AgentIdentity(current.spiffe_id, current.bundle, self._node_key)
+
+    def halt(self, because: Revoked) -> None:
+        """Refuse everything from now on: this identity was told that it is revoked."""
+        self._halted = because
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        return self._refusals.snapshot()
+
+    def check_instruction(self, received: ReceivedInstruction) -> None:
+        with self._refusals.counting():
+            self._verify(received)
+
+    def sign_update(self, received: ReceivedInstruction, *, reply: Digest, reply_type: str) -> bytes:
+        with self._refusals.counting():
+            current, instruction = self._verify(received)
+            statement = instruction.statement
+            if reply_type != statement.message_type:  # 8
+                raise StatementRefused(
+                    f"expected a reply of type {statement.message_type!r}, got {reply_type[:80]!r}",
+                    reason=Refusal.WRONG_PHASE,
+                )
+            now = self._clock.now()
+            update = UpdateStatement(
+                domain=statement.domain,
+                run_id=statement.run_id,
+                round=statement.round,
+                phase=statement.phase,
+                step=statement.step,
+                instruction_id=statement.instruction_id,
+                participant=statement.participant,
+                node_id=statement.node_id,
+                node_key=statement.node_key,
+                message_type=statement.message_type,
+                content=reply,
+                model=statement.model,
+                certificate=current.certificate.fingerprint,
+                instruction=instruction.payload_digest,
+                signed_at=now,
+            )
+            return self._journal.remember(  # 9
+                _question(instruction),
+                reply=reply,
+                at=now,
+                sign=lambda: sign_statement(
+                    update, signer=current.signer, chain=current.chain_der
+                ).to_bytes(),
+            )
+
+    def _verify(self, received: ReceivedInstruction) -> tuple[Credentials, VerifiedInstruction]:
+        if self._halted is not None:  # 1
+            raise Revoked(self._halted.message, reason=self._halted.reason, hint=self._halted.hint)
+        current = self._credentials.current
+        if not self._view.require_fresh():
+            _log.warning("going on with a trust view that is %s old, as the policy allows", self._view.age())
+        self._view.judge(current.certificate)
+        verified = Verifier(current.bundle).verify_instruction(  # 2 to 5
+            SignedStatement.from_bytes(received.signed),
+            at=self._clock.now(),
+            judge=self._view.judge,
+            expected=ExpectedInstruction(
+                run_id=received.run_id,
+                node_id=received.node_id,
+                participant=current.spiffe_id,
+                message_type=received.message_type,
+                node_key=self._node_key,
+            ),
+            content_digest=received.content,
+            model_digest=received.model,
+        )
+        self._require_open(received.run_id)  # 6
+        self._journal.check(_question(verified))  # 7
+        return current, verified
+
+    def _require_open(self, run_id: RunId) -> None:
+        if not self._view.wait_until(lambda state: run_id in state.open_runs, self._patience):
+            raise StatementRefused(
+                f"expected an open run, run {int(run_id)} is not open as of epoch {self._view.epoch}",
+                reason=Refusal.RUN_NOT_OPEN,
+                hint="was the run closed, or is the ServerApp's grid a TrustedGrid?",
+            )
+
+
+def _question(instruction: VerifiedInstruction) -> Question:
+    statement: InstructionStatement = instruction.statement
+    return Question(
+        digest=instruction.payload_digest,
+        instruction_id=statement.instruction_id,
+        run_id=statement.run_id,
+        phase=statement.phase,
+        round=statement.round,
+    )

@@ -1,0 +1,193 @@
+"""When to renew, and the thread that does it: a new key each time, the old one good until it expires."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fltrust.agent.credentials import Credentials, CredentialStore
+from fltrust.clock import Clock
+from fltrust.enrollment.types import Registrar
+from fltrust.errors import FltrustError, Refusal, Revoked, StorageUnavailable
+from fltrust.keys import generate
+from fltrust.pki import BACKDATE, create_csr
+
+_log = logging.getLogger("fltrust.agent")
+
+_FRACTION = 2 / 3
+_JITTER = 0.1
+_FIRST_RETRY = timedelta(seconds=1)
+_LONGEST_RETRY = timedelta(minutes=1)
+_LONGEST_SLEEP = timedelta(minutes=1)
+"""The wall clock may jump (suspend, NTP): look at it at least this often."""
+
+
+def next_renewal(not_before: datetime, not_after: datetime, *, rng: random.Random) -> datetime:
+    """When to renew a certificate: at two thirds of its life, 10 % earlier or later by chance.
+
+    The life counts from the moment of issue, which lies `BACKDATE` after notBefore. Always between
+    0.6 and 0.7334 of the life: a federation that was started at once does not renew at once.
+    """
+    issued = min(not_before + BACKDATE, not_after)
+    return issued + (not_after - issued) * _FRACTION * rng.uniform(1 - _JITTER, 1 + _JITTER)
+
+
+def retry_delay(attempt: int, *, left: timedelta, rng: random.Random) -> timedelta:
+    """How long to wait after the `attempt`-th failure in a row (from 1).
+
+    Doubles from 1 s to 1 min, by chance down to half of that, and never more than a quarter of what is
+    `left` of the certificate, so that several attempts fit in; at least 0.1 s.
+    """
+    ceiling = min(_FIRST_RETRY * (1 << min(attempt - 1, 16)), _LONGEST_RETRY)
+    if left > timedelta(0):
+        ceiling = min(ceiling, left / 4)
+    return max(ceiling * rng.uniform(0.5, 1.0), timedelta(milliseconds=100))
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What to do next, and when; `attempt` counts the failures in a row."""
+
+    at: datetime
+    attempt: int = 0
+
+
+class Renewer:
+    """Keeps a `CredentialStore` supplied with valid certificates until `stop` or revocation.
+
+    While a certificate is out of reach it tries again with growing pauses, also after the
+    old one expired (a clock may be wrong, and the coordinator says no for itself). Only
+    revocation ends it: then `on_revoked` is called, once, in the renewer's thread.
+    """
+
+    def __init__(
+        self,
+        store: CredentialStore,
+        registrar: Registrar,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        on_revoked: Callable[[Revoked], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._registrar = registrar
+        self._clock = clock
+        self._rng = rng
+        self._on_revoked = on_revoked
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._plan = self._schedule()
+        self.renewed = 0
+        """Certificates obtained since the start."""
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="fltrust-renewer", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the thread; a renewal that is under way is waited for up to `timeout` seconds. Idempotent."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def renew(self) -> Credentials:
+        """Get the next certificate now, for a new key, and rotate to it.
+
+        1. A new key is made; only a request signed with it leaves.
+        2. What comes back verifies against the roots we trust, is ours, and is for that key.
+        3. The bundle of the response replaces ours if its sequence is higher: it came over a
+           channel that our roots authenticated.
+        4. The store rotates; whoever holds the old pair may go on with it until it expires.
+        """
+        old = self._store.current
+        signer = generate()  # 1
+        issued = self._registrar.renew(create_csr(signer))
+        bundle = old.bundle
+        if issued.bundle.domain == bundle.domain and issued.bundle.sequence > bundle.sequence:  # 3
+            bundle = issued.bundle
+        credentials = Credentials.verified(  # 2
+            signer, issued.chain_der, bundle=bundle, expect=old.spiffe_id, clock=self._clock
+        )
+        self._store.rotate(credentials)  # 4
+        self.renewed += 1
+        return credentials
+
+    def step(self) -> timedelta | None:
+        """Do what is due; return how long to sleep, or None when renewal has ended for good."""
+        now = self._clock.now()
+        if now < self._plan.at:
+            self._save_if_needed()
+            return min(self._plan.at - now, _LONGEST_SLEEP)
+        try:
+            credentials = self.renew()
+        except Revoked as error:
+            if error.reason != Refusal.HELD:
+                self._end(error)
+                return None
+            self._put_off(error)
+        except FltrustError as error:
+            self._put_off(error)
+        except Exception as error:
+            # Whatever broke, the certificate still runs out: trying again is the safe side.
+            _log.exception("renewing %s failed", self._store.spiffe_id)
+            self._put_off(error)
+        else:
+            self._plan = self._schedule()
+            _log.info(
+                "%s has a new certificate, %s, until %s",
+                credentials.spiffe_id,
+                credentials.certificate.serial.hex,
+                credentials.certificate.not_after.isoformat(),
+            )
+        return max(min(self._plan.at - self._clock.now(), _LONGEST_SLEEP), timedelta(0))
+
+    def _run(self) -> None:
+        while not self._stopping:
+            pause = self.step()
+            if pause is None:
+                return
+            self._wake.wait(pause.total_seconds())
+            self._wake.clear()
+
+    def _schedule(self) -> _Plan:
+        certificate = self._store.current.certificate
+        return _Plan(next_renewal(certificate.not_before, certificate.not_after, rng=self._rng))
+
+    def _put_off(self, error: Exception) -> None:
+        now = self._clock.now()
+        left = self._store.current.certificate.not_after - now
+        attempt = self._plan.attempt + 1
+        delay = retry_delay(attempt, left=left, rng=self._rng)
+        self._plan = _Plan(now + delay, attempt)
+        state = f"is valid for {_words(left)} more" if left > timedelta(0) else "HAS EXPIRED"
+        _log.warning(
+            "could not renew %s: %s; its certificate %s, trying again in %s",
+            self._store.spiffe_id,
+            error,
+            state,
+            _words(delay),
+        )
+
+    def _save_if_needed(self) -> None:
+        if not self._store.is_saved:
+            try:
+                self._store.save()
+            except StorageUnavailable as error:
+                _log.error(
+                    "%s still runs on a certificate that is not on disk: %s", self._store.spiffe_id, error
+                )
+
+    def _end(self, error: Revoked) -> None:
+        if self._on_revoked is not None:
+            self._on_revoked(error)
+
+
+def _words(span: timedelta) -> str:
+    seconds = span.total_seconds()
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

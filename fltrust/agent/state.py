@@ -1,0 +1,45 @@
+"""The agent's side of a state folder: where its socket lies. The format is `fltrust.enrollment.state`'s."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from fltrust.enrollment.homes import HOME_VARIABLE, default_home, find_state, list_states, state_folder
+from fltrust.enrollment.private import (
+    PASSPHRASE_FILE_VARIABLE,
+    passphrase_from_environment,
+    read_passphrase,
+)
+from fltrust.enrollment.state import AgentRecord, AgentState, StateDraft, StateLock
+
+__all__ = [
+    "HOME_VARIABLE",
+    "PASSPHRASE_FILE_VARIABLE",
+    "AgentRecord",
+    "AgentState",
+    "StateDraft",
+    "StateLock",
+    "default_home",
+    "find_state",
+    "list_states",
+    "passphrase_from_environment",
+    "read_passphrase",
+    "socket_path_of",
+    "state_folder",
+]
+
+_MAX_SOCKET_PATH = 100
+"""`sun_path` holds 108 bytes on Linux and 104 elsewhere."""
+
+
+def socket_path_of(folder: Path) -> Path:
+    """Where the socket of the agent on `folder` lies: in there, or, where that path is too long for
+    a socket, in a private folder of the system's temporary one."""
+    near = folder.absolute() / "run" / "agent.sock"
+    if len(os.fsencode(near)) <= _MAX_SOCKET_PATH:
+        return near
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"fltrust-{os.geteuid()}-{name}" / "agent.sock"
