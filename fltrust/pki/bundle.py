@@ -18,7 +18,7 @@ from fltrust.pki.types import TrustBundle
 
 MAX_ROOTS = 16
 MAX_BUNDLE = 256 * 1024
-BUNDLE_TYPE = "https://fltrust.dev/trust-bundle/v1"
+BUNDLE_TYPE = "fltrust.trust-bundle.v1"
 
 
 def root_fingerprint(root: x509.Certificate) -> Digest:

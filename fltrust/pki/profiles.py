@@ -2,9 +2,13 @@
 
 Everywhere: P-256, ECDSA with SHA-256, X.509 v3, serials of 20 random octets, AKI and SKI.
 Leaves are SPIFFE X.509-SVIDs: exactly one URI SAN. Their subject is empty, so that the SPIFFE ID is
-the only name there is (the SAN is then critical, RFC 5280, 4.2.1.6).
-CA certificates carry the trust domain as a URI SAN without a path (X.509-SVID, section 3.1 and 4.1,
-leave it to us): a folder with a CA in it then says which domain it is for.
+the only name there is (the SAN is then critical: X.509-SVID, section 3.1; RFC 5280, 4.1.2.6).
+CA certificates carry the trust domain as a URI SAN without a path (X.509-SVID, section 3.2, "SHOULD"):
+a folder with a CA in it then says which domain it is for.
+
+One step away from the standard, on purpose: X.509-SVID, section 4.4, wants serverAuth and clientAuth
+together. A participant or operator never serves, so its certificate says clientAuth alone, and a stolen
+one cannot stand in for the coordinator with any TLS client, ours or not.
 """
 
 from __future__ import annotations

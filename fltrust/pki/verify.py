@@ -66,7 +66,7 @@ def verify_certificate(
     2. The leaf is P-256, ECDSA with SHA-256, and names exactly one SPIFFE ID of our shape, else
        ``certificate-profile``. That name is a claim until step 4.
     3. The claimed trust domain is the bundle's (and `expect_domain`), else ``wrong-domain``: the
-       domain selects the roots (SPIFFE, X.509-SVID, section 5), so nothing is tried against others.
+       domain selects the roots, so nothing is tried against the roots of another.
     4. The path leads to a root of the bundle (RFC 5280, section 6, with the rules of the Web PKI for
        signatures, basic constraints, path length, key usage, name constraints and critical extensions), else
        ``certificate-path``. It is verified at `at`, or, when the leaf is not valid then, at the end of

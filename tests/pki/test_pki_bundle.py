@@ -81,7 +81,7 @@ def test_other_verifiers_get_a_spiffe_bundle(bundle: TrustBundle) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"type": "https://fltrust.dev/trust-bundle/v2"},
+        {"type": "fltrust.trust-bundle.v2"},
         {"trust_domain": "Not A Domain"},
         {"trust_domain": None},
         {"sequence": -1},
