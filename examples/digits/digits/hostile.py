@@ -1,7 +1,7 @@
 """A site that turns on the others, for the demo and the tests. Off unless its node config says so.
 
-    hostile-from-round=2    from this round on, send a scaled update of a label-flipped model
-    hang-seconds=600        and before that, hang: the round must not wait for it
+hostile-from-round=2    from this round on, send a scaled update of a label-flipped model
+hang-seconds=600        and before that, hang: the round must not wait for it
 """
 
 from __future__ import annotations
