@@ -1,0 +1,8 @@
+"""Properties are tried on the same small worlds as the rooms' own tests: let them be found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "updates"))
