@@ -25,6 +25,7 @@ from fltrust.pki import (
     chain_to_pem,
     verify_certificate,
 )
+from fltrust.wire import tls
 
 _log = logging.getLogger("fltrust.agent")
 
@@ -82,13 +83,12 @@ class Credentials:
         return chain_to_pem(self.certificate.chain)
 
     @property
-    def key_pem(self) -> bytes:
-        """The secret itself, for gRPC, which takes nothing else: hand it over in memory and drop it."""
-        return self.signer.to_pem(None)
-
-    @property
     def bundle_pem(self) -> bytes:
         return bundle_to_pem(self.bundle)
+
+    def for_grpc(self) -> tls.Credentials:
+        """The form that gRPC takes, with the secret in the clear: for this process's memory alone."""
+        return tls.Credentials(chain_pem=self.chain_pem, key_pem=self.signer.to_pem(None), bundle=self.bundle)
 
 
 class CredentialStore:
@@ -105,7 +105,7 @@ class CredentialStore:
         self._lock = threading.Lock()
         self._rotating = threading.Lock()
         self._listeners: list[Callable[[Credentials], None]] = []
-        self._contexts: tuple[Credentials, ssl.SSLContext, ssl.SSLContext] | None = None
+        self._contexts: tuple[Credentials, ssl.SSLContext, ssl.SSLContext, ssl.SSLContext] | None = None
 
     @classmethod
     def load(cls, state: AgentState, *, clock: Clock) -> CredentialStore:
@@ -138,6 +138,10 @@ class CredentialStore:
     @property
     def signer(self) -> Signer:
         return self.current.signer
+
+    def for_grpc(self) -> tls.Credentials:
+        """The current credentials for a gRPC client, which asks for them at each connection."""
+        return self.current.for_grpc()
 
     @property
     def is_saved(self) -> bool:
@@ -184,13 +188,15 @@ class CredentialStore:
 
         return unsubscribe
 
-    def ssl_client_context(self) -> ssl.SSLContext:
+    def ssl_client_context(self, *, check_name: bool = True) -> ssl.SSLContext:
         """A TLS 1.3 context that shows the current certificate and trusts the bundle alone.
 
         Ask for it for every new connection: one taken earlier keeps the certificate of its time.
         The peer's name is checked: give `SpiffeId.dns_name` of whom you expect as `server_hostname`.
+        Without `check_name` the peer is only known to be of our domain: verify its chain, for the role
+        that you expect, before you send or believe a byte.
         """
-        return self._current_contexts()[0]
+        return self._current_contexts()[0 if check_name else 2]
 
     def ssl_server_context(self) -> ssl.SSLContext:
         """A TLS 1.3 context that requires client certificates and gives no session tickets.
@@ -211,13 +217,14 @@ class CredentialStore:
         outer.sni_callback = use_current
         return outer
 
-    def _current_contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    def _current_contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
         with self._lock:
             if self._contexts is None or self._contexts[0] is not self._current:
                 self._contexts = (
                     self._current,
                     _context(ssl.PROTOCOL_TLS_CLIENT, self._current),
                     _context(ssl.PROTOCOL_TLS_SERVER, self._current),
+                    _context(ssl.PROTOCOL_TLS_CLIENT, self._current, check_name=False),
                 )
             return self._contexts[1:]
 
@@ -230,9 +237,11 @@ class CredentialStore:
             self._saved = True
 
 
-def _context(protocol: int, credentials: Credentials) -> ssl.SSLContext:
+def _context(protocol: int, credentials: Credentials, *, check_name: bool = True) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if not check_name:
+        context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.load_verify_locations(cadata=credentials.bundle_pem.decode("ascii"))

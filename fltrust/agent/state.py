@@ -35,11 +35,11 @@ _MAX_SOCKET_PATH = 100
 """`sun_path` holds 108 bytes on Linux and 104 elsewhere."""
 
 
-def socket_path_of(folder: Path) -> Path:
-    """Where the socket of the agent on `folder` lies: in there, or, where that path is too long for
-    a socket, in a private folder of the system's temporary one."""
+def socket_path_of(folder: Path, *, shared: bool = False) -> Path:
+    """Where the socket of the agent on `folder` lies: in there, or in a folder of its own under the
+    system's temporary one, where that path is too long for a socket or other users may use it (`shared`)."""
     near = folder.absolute() / "run" / "agent.sock"
-    if len(os.fsencode(near)) <= _MAX_SOCKET_PATH:
+    if not shared and len(os.fsencode(near)) <= _MAX_SOCKET_PATH:
         return near
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"fltrust-{os.geteuid()}-{name}" / "agent.sock"

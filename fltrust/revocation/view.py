@@ -103,6 +103,12 @@ class TrustView:
                 return timedelta.max
             return timedelta(seconds=self._clock.monotonic() - self._heard)
 
+    @property
+    def heard(self) -> float | None:
+        """The clock's monotonic time when the feed last confirmed this view; None before the first word."""
+        with self._changed:
+            return self._heard
+
     def require_fresh(self) -> bool:
         """`ReachPolicy.check` of this view's age."""
         return self.policy.check(self.age())
