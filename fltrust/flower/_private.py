@@ -277,7 +277,7 @@ class NodeTable:
         """Mark a node as offline, so that its restarted process may activate it at once."""
         return bool(self._state.deactivate_node(node_id))
 
-    def keys(self) -> tuple[tuple[int, bytes], ...]:
+    def list_keys(self) -> tuple[tuple[int, bytes], ...]:
         """Give (node id, public key in PEM) of every node that is not unregistered."""
         nodes = self._state.get_node_info()
         return tuple(

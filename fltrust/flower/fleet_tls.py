@@ -1,0 +1,304 @@
+"""The Fleet listener's transport: TLS 1.3, a participant's certificate on every connection, no exceptions.
+
+What a connection carries is decided in `fleet_guard`, request by request. Here a connection learns whose
+it is, is known by that name as long as it lives, and ends with its certificate: at once on revocation,
+gracefully at notAfter.
+"""
+
+from __future__ import annotations
+
+import _ssl
+import asyncio
+import ssl
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from fltrust.clock import Clock
+from fltrust.errors import CertificateRefused, FltrustError, LimitExceeded, Revoked
+from fltrust.eventlog import EventLog
+from fltrust.flower.counters import Counters
+from fltrust.identity import Role, SpiffeId
+from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.pki.verify import verify_certificate
+from fltrust.revocation.view import TrustView
+
+PEER = "fltrust.peer"
+"""Where in the ASGI scope's state the connection's `Peer` lies."""
+
+HANDSHAKE_TIMEOUT = 10.0
+HEADER_TIMEOUT = 10.0
+KEEP_ALIVE = 30
+"""Seconds for a handshake, for a request's head, and that a connection may lie idle."""
+
+EXPIRY_GRACE = 60.0
+"""Seconds that a request begun before notAfter may still take before its connection is cut."""
+
+MAX_HEAD = 16 * 1024
+MAX_HEADERS = 64
+"""Bytes and headers in a request's head."""
+
+
+class FleetPair(Protocol):
+    """The part of the agent's current credentials that is looked at here."""
+
+    @property
+    def bundle(self) -> TrustBundle: ...
+
+
+class FleetCredentials(Protocol):
+    """What the listener needs of the agent's credentials."""
+
+    def ssl_server_context(self) -> ssl.SSLContext:
+        """One context for the life of the listener; every handshake uses what is current then."""
+        ...
+
+    @property
+    def current(self) -> FleetPair:
+        """What is in use now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How many connections may be open at once, in all and by one participant."""
+
+    total: int = 4096
+    per_participant: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whose connection it is, or why it may carry nothing."""
+
+    certificate: VerifiedCertificate | None
+    refusal: FltrustError | None = None
+
+    @property
+    def name(self) -> str:
+        return "unknown" if self.certificate is None else str(self.certificate.spiffe_id)
+
+
+class Connection(Protocol):
+    """A live connection, as the registry knows it."""
+
+    peer: Peer
+
+    def abort(self) -> None: ...
+
+
+class ConnectionRegistry:
+    """Every live connection by its participant. Of the event loop; only `sweep_soon` is for others."""
+
+    def __init__(
+        self, view: TrustView, *, limits: ConnectionLimits, counters: Counters, events: EventLog
+    ) -> None:
+        self._view = view
+        self._limits = limits
+        self._counters = counters
+        self._events = events
+        self._connections: set[Connection] = set()
+        self._by_identity: Counter[SpiffeId] = Counter()
+
+    def admit(self, certificate: VerifiedCertificate) -> None:
+        """Raise `LimitExceeded` where one more connection would be too many."""
+        if len(self._connections) >= self._limits.total:
+            raise LimitExceeded(f"expected at most {self._limits.total} connections to the Fleet API")
+        if self._by_identity[certificate.spiffe_id] >= self._limits.per_participant:
+            raise LimitExceeded(
+                f"expected at most {self._limits.per_participant} connections of {certificate.spiffe_id}"
+            )
+
+    def add(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        certificate = connection.peer.certificate
+        if certificate is not None:
+            self._by_identity[certificate.spiffe_id] += 1
+
+    def discard(self, connection: Connection) -> None:
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        certificate = connection.peer.certificate
+        if certificate is not None:
+            self._by_identity[certificate.spiffe_id] -= 1
+            self._by_identity += Counter()  # drops zeros
+
+    def sweep(self) -> int:
+        """Abort every connection whose certificate does not stand well now; returns how many."""
+        cut = 0
+        for connection in tuple(self._connections):
+            certificate = connection.peer.certificate
+            if certificate is None:
+                continue
+            try:
+                self._view.judge(certificate)
+            except (Revoked, CertificateRefused) as refusal:
+                connection.abort()
+                cut += 1
+                self._counters.add("connections.cut")
+                self._events.emit(
+                    "connection-cut",
+                    participant=str(certificate.spiffe_id),
+                    serial=certificate.serial.hex,
+                    reason=refusal.reason,
+                )
+        return cut
+
+    def sweep_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop sweep next; may be called from any thread, also after the loop has ended."""
+        try:
+            loop.call_soon_threadsafe(self.sweep)
+        except RuntimeError:
+            return  # the loop is closed, and every connection with it
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetTransport:
+    """What every connection of the listener shares."""
+
+    credentials: FleetCredentials
+    registry: ConnectionRegistry
+    clock: Clock
+    counters: Counters
+    events: EventLog
+
+    def identify(self, ssl_object: ssl.SSLObject) -> Peer:
+        """Say whose connection this is. A refusal travels with it, so that each request is told why.
+
+        1. TLS 1.3.
+        2. The chain shown leads to our roots now, and is a participant's (`verify_certificate`).
+        3. There is room for one more connection.
+        """
+        try:
+            if ssl_object.version() != "TLSv1.3":  # 1
+                raise CertificateRefused(
+                    f"expected TLS 1.3, got {ssl_object.version()}", reason="tls-version"
+                )
+            certificate = verify_certificate(  # 2
+                peer_chain(ssl_object),
+                bundle=self.credentials.current.bundle,
+                at=self.clock.now(),
+                expect_role=Role.PARTICIPANT,
+                purpose="client",
+            )
+            self.registry.admit(certificate)  # 3
+        except FltrustError as refusal:
+            return Peer(None, refusal)
+        return Peer(certificate)
+
+
+def harden(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Hold a server's context to our terms: TLS 1.3 only, a client certificate, no session tickets."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0  # a resumed session would skip the certificate
+    return context
+
+
+def peer_chain(ssl_object: ssl.SSLObject) -> tuple[bytes, ...]:
+    """Give the chain that the peer showed, leaf first, in DER. What it proves, `verify_certificate` says."""
+    public = getattr(ssl_object, "get_unverified_chain", None)  # Python 3.13
+    if public is not None:
+        return tuple(public())
+    inner: Any = ssl_object._sslobj  # type: ignore[attr-defined]
+    return tuple(part.public_bytes(_ssl.ENCODING_DER) for part in inner.get_unverified_chain() or ())
+
+
+def fleet_protocol(shared: FleetTransport) -> type[HttpToolsProtocol]:
+    """Make the protocol class of the Fleet listener, for uvicorn."""
+
+    class FleetProtocol(HttpToolsProtocol):
+        def __init__(
+            self,
+            config: Config,
+            server_state: ServerState,
+            app_state: dict[str, Any],
+            _loop: asyncio.AbstractEventLoop | None = None,
+        ) -> None:
+            super().__init__(config, server_state, app_state, _loop)
+            self.peer = Peer(None)
+            self._head_size = 0
+            self._in_head = True
+            self._timers: list[asyncio.TimerHandle] = []
+            self._head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.peer = shared.identify(transport.get_extra_info("ssl_object"))
+            shared.registry.add(self)
+            self._arm_head_timer()
+            certificate = self.peer.certificate
+            if certificate is None:
+                self._tell("connection-refused", reason=getattr(self.peer.refusal, "reason", "internal"))
+                return
+            self._tell("connection-accepted", serial=certificate.serial.hex, not_after=certificate.not_after)
+            left = (certificate.not_after - shared.clock.now()).total_seconds()
+            self._timers = [
+                self.loop.call_later(max(left, 0.0), self._expire),
+                self.loop.call_later(max(left, 0.0) + EXPIRY_GRACE, self.abort),
+            ]
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            shared.registry.discard(self)
+            for timer in (*self._timers, self._head_timer):
+                if timer is not None:
+                    timer.cancel()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._in_head:
+                if self._head_timer is None:
+                    self._arm_head_timer()
+                self._head_size += len(data)
+            super().data_received(data)
+            if self._in_head and self._head_size > MAX_HEAD and not self.transport.is_closing():
+                self.send_400_response("Request head too large.")
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._in_head = True
+            self.scope["state"][PEER] = self.peer
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if len(self.headers) >= MAX_HEADERS or len(name) + len(value) > MAX_HEAD:
+                raise ValueError("request head out of bounds")  # uvicorn answers 400 and closes
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            self._head_size = 0
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_head = True
+            super().on_message_complete()
+
+        def abort(self) -> None:
+            """End the connection now, whatever it carries."""
+            if not self.transport.is_closing():
+                self.transport.abort()
+
+        def _expire(self) -> None:
+            self._tell("connection-expired")
+            self.shutdown()
+
+        def _arm_head_timer(self) -> None:
+            self._head_timer = self.loop.call_later(HEADER_TIMEOUT, self.abort)
+
+        def _tell(self, event: str, **fields: Any) -> None:
+            shared.counters.add(event.replace("connection-", "connections."))
+            shared.events.emit(event, participant=self.peer.name, **fields)
+
+    return FleetProtocol

@@ -1,0 +1,414 @@
+"""`fltrust superlink`: Flower's SuperLink on two listeners, in one process.
+
+    127.0.0.1:8000   Control, Runtime and health, without TLS: for `flwr run` and the ServerApp
+    0.0.0.0:9443     the Fleet API and nothing else, TLS 1.3 with a participant's certificate
+
+Flower's app is Flower's own; it is run once, behind a gate on each side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import uvicorn
+
+from fltrust.clock import Clock, SystemClock
+from fltrust.errors import Malformed, Unavailable
+from fltrust.eventlog import EventLog
+from fltrust.flower import _private
+from fltrust.flower.counters import Counters
+from fltrust.flower.fleet_guard import FleetGuard, FleetLimits
+from fltrust.flower.fleet_ledger import FleetLedger
+from fltrust.flower.fleet_tls import (
+    HANDSHAKE_TIMEOUT,
+    KEEP_ALIVE,
+    ConnectionLimits,
+    ConnectionRegistry,
+    FleetCredentials,
+    FleetTransport,
+    fleet_protocol,
+    harden,
+)
+from fltrust.flower.held_pull import DEFAULT_HOLD, HeldPulls
+from fltrust.flower.registration import NodeRegistrar
+from fltrust.flower.runtime_gate import RuntimeGate
+from fltrust.identity import NodeId, SpiffeId
+from fltrust.revocation.events import EventKind, TrustEvent
+from fltrust.revocation.view import TrustView
+
+DEFAULT_FLEET_HOST = "0.0.0.0"  # noqa: S104  the participants are elsewhere, and show certificates
+DEFAULT_FLEET_PORT = 9443
+AGENT_SOCKET_VARIABLE = "FLTRUST_AGENT_SOCKET"
+
+_GRPC_VARIABLES = ("FLWR_INTERNAL_GRPC_FLEET_API", "FLWR_INTERNAL_GRPC_CONTROL_API")
+_TLS_ARGUMENTS = ("--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certfile")
+_log = logging.getLogger("fltrust.superlink")
+
+
+class FleetHost(Protocol):
+    """The aggregator's agent, as far as the SuperLink needs it; `AgentHost` is one."""
+
+    @property
+    def spiffe_id(self) -> SpiffeId: ...
+
+    @property
+    def credentials(self) -> FleetCredentials: ...
+
+    @property
+    def view(self) -> TrustView: ...
+
+    @property
+    def socket_path(self) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SuperlinkAddresses:
+    """Where the two listeners are, once they listen."""
+
+    loopback: tuple[str, int]
+    fleet: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuperlinkOptions:
+    """Everything about the Fleet listener; Flower's own arguments say the rest.
+
+    `hold_seconds` of 0 turns held pulls off. `fleet_port` of 0 takes a free one.
+    """
+
+    fleet_host: str = DEFAULT_FLEET_HOST
+    fleet_port: int = DEFAULT_FLEET_PORT
+    hold_seconds: float = DEFAULT_HOLD
+    limits: FleetLimits = field(default_factory=FleetLimits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hold_seconds <= 25:
+            raise Malformed(f"expected to hold pulls for 0 to 25 s, got {self.hold_seconds}")
+
+
+def run_superlink(
+    flower_args: Sequence[str],
+    *,
+    host: FleetHost,
+    options: SuperlinkOptions | None = None,
+    clock: Clock | None = None,
+    events: EventLog | None = None,
+    on_ready: Callable[[SuperlinkAddresses], None] | None = None,
+) -> None:
+    """Run until SIGINT or SIGTERM; returns when both listeners and Flower's services have ended.
+
+    `flower_args` are `flower-superlink`'s own; ``--insecure`` and ``--enable-supernode-auth`` are implied.
+    Refuses (`Malformed`) a ``--host`` that is not loopback, TLS files, and ``--simulation``. Raises
+    `Unavailable` when a port is taken, or when this Flower is not one we know.
+    Flower's parser ends the process (`SystemExit`) on ``--help`` and on arguments it does not know.
+    """
+    prepare_environment(host.socket_path)
+    superlink = Superlink(flower_args, host=host, options=options, clock=clock, events=events)
+    factory = uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_until_signalled(superlink, on_ready))
+
+
+def prepare_environment(agent_socket: Path) -> None:
+    """Set what Flower and the ServerApp process read from the environment."""
+    _private.keep_quiet()
+    for name in _GRPC_VARIABLES:  # each would open a second way in, past this listener
+        os.environ.pop(name, None)
+    os.environ[AGENT_SOCKET_VARIABLE] = str(agent_socket)
+    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.05")
+    for name in ("NO_PROXY", "no_proxy"):  # the loopback calls of Flower's clients honour proxies
+        known = [item for item in os.environ.get(name, "").split(",") if item]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", "::1"]))
+    # Flower starts `flower-superexec` by name; it lies beside the Python that runs us.
+    here = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", "")
+    if here not in path.split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([here, path]) if path else here
+
+
+def read_flower_arguments(flower_args: Sequence[str]) -> Any:
+    """Read Flower's own arguments with Flower's parser, and give the configuration that we run.
+
+    1. No TLS files, no simulation: the first are the agent's, the second has no SuperNodes.
+    2. ``--insecure`` is implied, for a loopback address and for no other.
+    3. SuperNode authentication is on, whatever was said.
+    """
+    given = [argument.partition("=")[0] for argument in flower_args]
+    for name in _TLS_ARGUMENTS:  # 1
+        if name in given:
+            raise Malformed(
+                f"expected no {name}: SuperNodes meet the agent's certificate, Control and Runtime stay on "
+                "loopback",
+                hint="leave it out",
+            )
+    if "--simulation" in given:
+        raise Malformed(
+            "expected a deployment, got --simulation: it has no SuperNodes to protect",
+            hint="run flower-superlink --simulation",
+        )
+    wanted = [a for a in flower_args if a not in ("--enable-supernode-auth", "--insecure")]
+    config = _private.parse_superlink_arguments([*wanted, "--insecure"])
+    if not is_loopback(config.host):  # 2
+        raise Malformed(
+            f"expected a loopback --host for Control and Runtime, got {config.host}",
+            hint="use 127.0.0.1, and --fleet-host for the address that SuperNodes reach",
+        )
+    config.enable_supernode_auth = True  # 3
+    return config
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether this address is the machine's own; a name other than ``localhost`` is not trusted to be."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Superlink:
+    """The two listeners around one Flower app. Made and run in one event loop; `stop` is for any thread."""
+
+    def __init__(
+        self,
+        flower_args: Sequence[str],
+        *,
+        host: FleetHost,
+        options: SuperlinkOptions | None = None,
+        clock: Clock | None = None,
+        events: EventLog | None = None,
+    ) -> None:
+        _private.require(_private.SUPERLINK_SYMBOLS)
+        self._host = host
+        self._options = options or SuperlinkOptions()
+        self._clock = clock or SystemClock()
+        self._events = events or EventLog.from_environment(process="superlink")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._servers: list[_Server] = []
+        self.counters = Counters()
+        self.held = HeldPulls(self._options.hold_seconds)
+        self._ledger = FleetLedger()
+        self._config = read_flower_arguments(flower_args)
+        self._app = _private.create_superlink_app(self._config)
+        self.connections = ConnectionRegistry(
+            host.view, limits=self._options.connections, counters=self.counters, events=self._events
+        )
+        self._registrar = NodeRegistrar(
+            _private.NodeTable(self._app),
+            host.view,
+            counters=self.counters,
+            events=self._events,
+            on_lost=self._node_lost,
+        )
+
+    async def serve(self, on_ready: Callable[[SuperlinkAddresses], None] | None = None) -> None:
+        """Serve until `stop`; every connection, and Flower's services, have ended on return."""
+        self._loop = asyncio.get_running_loop()
+        with (
+            _listen(self._config.host, self._config.port) as loopback,
+            _listen(self._options.fleet_host, self._options.fleet_port) as fleet,
+        ):
+            servers = [self._loopback_server(loopback), self._fleet_server(fleet)]
+            self._servers = servers
+            # Listen for events before reading the state once, so that none falls in between.
+            unsubscribe = self._host.view.subscribe(self._on_event)
+            try:
+                await asyncio.to_thread(self._registrar.reconcile)
+                tasks = [asyncio.ensure_future(server.serve()) for server in servers]
+                await self._announce(tasks, SuperlinkAddresses(_name(loopback), _name(fleet)), on_ready)
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                self._stop()  # one listener alone is no SuperLink
+                await asyncio.gather(*tasks)
+                for task in done:
+                    task.result()
+            finally:
+                unsubscribe()
+
+    def stop(self) -> None:
+        """Let held pulls go, finish what is in flight, and end `serve`. From any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._stop)
+
+    def force_stop(self) -> None:
+        """End `serve` without waiting for what is in flight. Of the loop's thread."""
+        self._stop()
+        for server in self._servers:
+            server.force_exit = True
+
+    def _stop(self) -> None:
+        self.held.close()
+        for server in self._servers:
+            server.should_exit = True
+
+    async def _announce(
+        self,
+        tasks: Sequence[asyncio.Future[None]],
+        addresses: SuperlinkAddresses,
+        on_ready: Callable[[SuperlinkAddresses], None] | None,
+    ) -> None:
+        while not all(server.started for server in self._servers):
+            if any(task.done() for task in tasks) or any(s.should_exit for s in self._servers):
+                return
+            await asyncio.sleep(0.01)
+        _log.info(
+            "%s serves SuperNodes on %s:%d, Control and Runtime on %s:%d",
+            self._host.spiffe_id,
+            *addresses.fleet,
+            *addresses.loopback,
+        )
+        self._events.emit("superlink-ready", fleet=f"{addresses.fleet[0]}:{addresses.fleet[1]}")
+        if on_ready is not None:
+            on_ready(addresses)
+
+    def _loopback_server(self, listener: socket.socket) -> _Server:
+        config = uvicorn.Config(
+            RuntimeGate(self._app, self.held),
+            lifespan="on",
+            ws="none",
+            log_config=_private.superlink_log_config(),
+            timeout_graceful_shutdown=10,
+        )
+        return _Server(config, listener, {})
+
+    def _fleet_server(self, listener: socket.socket) -> _Server:
+        guard = FleetGuard(
+            self._app,
+            view=self._host.view,
+            registrar=self._registrar,
+            ledger=self._ledger,
+            held=self.held,
+            clock=self._clock,
+            counters=self.counters,
+            events=self._events,
+            limits=self._options.limits,
+        )
+        shared = FleetTransport(
+            self._host.credentials, self.connections, self._clock, self.counters, self._events
+        )
+        config = uvicorn.Config(
+            guard,
+            http=fleet_protocol(shared),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=10,
+        )
+        context = harden(self._host.credentials.ssl_server_context())
+        return _Server(config, listener, {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT})
+
+    # --- the feed, in the thread that follows it
+
+    def _on_event(self, event: TrustEvent) -> None:
+        loop = self._loop
+        if loop is not None and event.kind in (EventKind.REVOKED, EventKind.HELD):
+            self.connections.sweep_soon(loop)  # first: it is the faster of the two
+        self._registrar.on_event(event)
+
+    def _node_lost(self, node_id: NodeId) -> None:
+        def forget() -> None:
+            self._ledger.forget(node_id)
+            self.held.lost(node_id)
+
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(forget)
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server on a socket of ours, that leaves signals alone and bounds the TLS handshake."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, tls: dict[str, Any]) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._tls = tls
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            raise Unavailable("Flower's services did not start", hint="see the log above")
+        loop = asyncio.get_running_loop()
+        config, state = self.config, self.lifespan.state
+
+        def protocol() -> asyncio.Protocol:
+            made: Any = config.http_protocol_class
+            connection: asyncio.Protocol = made(
+                config=config, server_state=self.server_state, app_state=state, _loop=loop
+            )
+            return connection
+
+        server = await loop.create_server(protocol, sock=self._listener, backlog=config.backlog, **self._tls)
+        self.servers = [server]
+        self.started = True
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Give a bound socket, or raise `Unavailable`."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise Unavailable(f"could not listen on {host}:{port}: {error.strerror or error}") from error
+    with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError as error:
+            raise Unavailable(
+                f"could not listen on {host}:{port}: {error.strerror or error}",
+                hint="is another SuperLink running? choose another --port or --fleet-port",
+            ) from error
+        listener.setblocking(False)
+        yield listener
+
+
+def _name(listener: socket.socket) -> tuple[str, int]:
+    host, port = listener.getsockname()[:2]
+    return str(host), int(port)
+
+
+async def _until_signalled(
+    superlink: Superlink, on_ready: Callable[[SuperlinkAddresses], None] | None
+) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = False
+
+    def on_signal() -> None:
+        nonlocal stopping
+        if stopping:
+            superlink.force_stop()
+        stopping = True
+        superlink.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await superlink.serve(on_ready)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
