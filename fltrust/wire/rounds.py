@@ -8,6 +8,8 @@ from fltrust.errors import Malformed, Oversized
 from fltrust.identity import Digest, Epoch, KeyId, NodeId, RunId, SpiffeId
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord, RoundStatus
 from fltrust.updates.intoto import Phase
+from fltrust.updates.receipt import MAX_COHORT
+from fltrust.updates.signing import MAX_SEALED_SIGNED_BYTES, MAX_SIGNED_BYTES
 from fltrust.wire.pb import rounds_pb2 as pb
 from fltrust.wire.values import (
     MAX_MESSAGE,
@@ -21,13 +23,8 @@ from fltrust.wire.values import (
     word,
 )
 
-MAX_COHORT = 20_000
-"""Participants of one round."""
 MAX_SEAL = 64 * 1024 * 1024
 """Bytes of all messages of one seal together, and of one round with its evidence."""
-MAX_STATEMENT = 512 * 1024
-"""Bytes of one signed instruction or update: statements name digests, never tensors."""
-MAX_RECEIPT = 32 * 1024 * 1024
 _CHUNK = MAX_MESSAGE // 2  # a chunk is closed when it passes this; with one more candidate it still fits
 _MAX_REASON = 200
 
@@ -103,8 +100,8 @@ def candidate_to_pb(candidate: Candidate) -> pb.Candidate:
 
 def candidate_from_pb(message: pb.Candidate) -> Candidate:
     return Candidate(
-        instruction=bounded(message.instruction, limit=MAX_STATEMENT, what="a signed instruction"),
-        update=bounded(message.update, limit=MAX_STATEMENT, what="a signed update"),
+        instruction=bounded(message.instruction, limit=MAX_SIGNED_BYTES, what="a signed instruction"),
+        update=bounded(message.update, limit=MAX_SIGNED_BYTES, what="a signed update"),
     )
 
 
@@ -184,7 +181,7 @@ def seal_request_from_pb(
 
 
 def seal_response_from_pb(message: pb.SealRoundResponse) -> bytes:
-    return bounded(message.receipt, limit=MAX_RECEIPT, what="a receipt")
+    return bounded(message.receipt, limit=MAX_SEALED_SIGNED_BYTES, what="a receipt")
 
 
 def record_to_pb(record: RoundRecord, *, with_evidence: bool = True) -> pb.Round:
@@ -211,6 +208,6 @@ def record_from_pb(message: pb.Round) -> RoundRecord:
         opened_at=time_from_field(message, "opened_at"),
         opened_epoch=Epoch(message.opened_epoch),
         cohort=tuple(member_from_pb(m) for m in message.cohort),
-        receipt=bounded_or_none(message.receipt, limit=MAX_RECEIPT, what="a receipt"),
+        receipt=bounded_or_none(message.receipt, limit=MAX_SEALED_SIGNED_BYTES, what="a receipt"),
         evidence=tuple(candidate_from_pb(c) for c in message.evidence),
     )

@@ -1,27 +1,38 @@
-"""What one end of an mTLS connection needs: its chain, its key and the roots it trusts."""
+"""What one end of a mutual TLS connection shows and trusts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from fltrust.pki.bundle import bundle_to_pem
 from fltrust.pki.types import TrustBundle
+
+
+class TlsMaterial(Protocol):
+    """A certificate in use, its key, and the roots trusted beside it; they never change apart.
+
+    gRPC takes keys as PEM alone, so `key_pem` is the secret itself: it stays in memory, in the
+    process that owns the key.
+    """
+
+    @property
+    def chain_pem(self) -> bytes:
+        """Leaf first, without the root."""
+        ...
+
+    @property
+    def key_pem(self) -> bytes:
+        """PKCS#8, not encrypted."""
+        ...
+
+    @property
+    def bundle(self) -> TrustBundle: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A certificate in use. `chain_pem` is leaf first, without the root; `key_pem` is PKCS#8, not encrypted.
-
-    gRPC takes keys in this form alone, so this lives in memory only, in the process that owns the key.
-    """
+    """`TlsMaterial` held as plain values."""
 
     chain_pem: bytes
-    key_pem: bytes
+    key_pem: bytes = field(repr=False)
     bundle: TrustBundle
-
-    @property
-    def roots_pem(self) -> bytes:
-        return bundle_to_pem(self.bundle)
-
-    def __repr__(self) -> str:
-        return f"Credentials(domain={self.bundle.domain!r}, key=…)"
