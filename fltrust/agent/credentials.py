@@ -86,9 +86,14 @@ class Credentials:
     def bundle_pem(self) -> bytes:
         return bundle_to_pem(self.bundle)
 
+    @property
+    def key_pem(self) -> bytes:
+        """The secret itself, in PKCS#8, not encrypted: for this process's memory alone."""
+        return self.signer.to_pem(None)
+
     def for_grpc(self) -> tls.Credentials:
         """The form that gRPC takes, with the secret in the clear: for this process's memory alone."""
-        return tls.Credentials(chain_pem=self.chain_pem, key_pem=self.signer.to_pem(None), bundle=self.bundle)
+        return tls.Credentials(chain_pem=self.chain_pem, key_pem=self.key_pem, bundle=self.bundle)
 
 
 class CredentialStore:

@@ -5,4 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "updates"))
+for room in ("updates", "agent"):
+    sys.path.append(str(Path(__file__).parents[1] / room))
