@@ -42,6 +42,7 @@ from fltrust.updates.verify import (
     Verifier,
     claimed_at,
     same_digest,
+    unverified_statement,
 )
 
 __all__ = [
@@ -85,4 +86,5 @@ __all__ = [
     "phase_of",
     "same_digest",
     "sign_statement",
+    "unverified_statement",
 ]

@@ -66,6 +66,11 @@ class SignedStatement:
         return cls(envelope, tuple(chain))
 
     @property
+    def envelope(self) -> Envelope:
+        """The envelope, read strictly but not verified. Raises as `Envelope.from_json`."""
+        return Envelope.from_json(self.envelope_json, limit=MAX_SEALED_ENVELOPE_BYTES)
+
+    @property
     def certificate_digest(self) -> Digest:
         """SHA-256 of the leaf's DER, as the statement must name it."""
         return Digest.sha256_of(self.chain_der[0])

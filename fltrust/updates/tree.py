@@ -88,8 +88,10 @@ def _leaves(chunks: Sequence[memoryview], *, workers: int) -> list[bytes]:
     if workers <= 1 or total < PARALLEL_FROM_BYTES:
         return [_leaf(chunk) for chunk in chunks]
     batches = _batches(chunks)
+    largest_first = sorted(range(len(batches)), key=lambda i: -sum(map(len, batches[i])))  # an even finish
     with ThreadPoolExecutor(min(workers, len(batches)), "fltrust-digest") as pool:
-        return [leaf for batch in pool.map(_leaf_batch, batches) for leaf in batch]
+        futures = {i: pool.submit(_leaf_batch, batches[i]) for i in largest_first}
+        return [leaf for i in range(len(batches)) for leaf in futures[i].result()]
 
 
 def _leaf_batch(chunks: Sequence[memoryview]) -> list[bytes]:

@@ -303,14 +303,18 @@ class Verifier:
         return VerifiedReceipt(opened.statement, opened.certificate, opened.payload_digest)
 
 
+def unverified_statement(signed: SignedStatement) -> Statement:
+    """What the envelope says, read strictly; nothing is verified. For display, and to find what to expect."""
+    return parse_statement(signed.envelope.payload, limit=MAX_SEALED_PAYLOAD_BYTES)
+
+
 def claimed_at(signed: SignedStatement) -> datetime:
     """When the signer *says* that it signed; nothing is verified.
 
     For checks after the certificate's life: pass it as `at` and `open` verifies the rest, but a
     signer (or a thief of its key) can back-date. Where a receipt gives the time, use that.
     """
-    envelope = Envelope.from_json(signed.envelope_json, limit=MAX_SEALED_ENVELOPE_BYTES)
-    return parse_statement(envelope.payload, limit=MAX_SEALED_PAYLOAD_BYTES).claimed_at
+    return unverified_statement(signed).claimed_at
 
 
 def same_digest(one: Digest, other: Digest) -> bool:

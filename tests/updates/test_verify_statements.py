@@ -38,6 +38,7 @@ from fltrust.updates import (
     content_digest,
     model_digest,
     same_digest,
+    unverified_statement,
 )
 
 MODEL, REPLY = content(1.0, 2.0), content(3.0, 4.0)
@@ -138,7 +139,7 @@ def test_what_was_signed_in_time_verifies_years_later_at_the_time_it_was_signed(
     years_later = NOW + timedelta(days=1000)
     late = refused(lambda: open_update(world, signed, instruction, at=years_later))
     assert late.reason == "certificate-expired"
-    assert claimed_at(signed) == update.signed_at
+    assert claimed_at(signed) == update.signed_at == unverified_statement(signed).claimed_at
     assert open_update(world, signed, instruction, at=claimed_at(signed)).statement == update
 
 
