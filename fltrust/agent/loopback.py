@@ -1,6 +1,6 @@
 """The local end of the relay: a certificate for 127.0.0.1 that lives as long as this process, and who calls.
 
-The CA's key signs once and is dropped; name constraints keep the CA to 127.0.0.1, for a process that trusts it.
+The CA's key signs once and is dropped; name constraints keep the CA to 127.0.0.1, for whoever trusts it.
 """
 
 from __future__ import annotations
