@@ -82,7 +82,7 @@ class JoinTokenChecker:
             )
         if record.status is not TokenStatus.PENDING or not tokens.spend(record.token_id, now=now):
             raise _refused(tokens.get(record.token_id, now=now) or record)
-        return Approval(record.role, record.name, record.replace)
+        return Approval(record.role, record.name, record.replace, granted_by=record.created_by)
 
 
 def _refused(record: TokenRecord) -> TokenRefused:

@@ -58,6 +58,8 @@ class Approval:
     name: Name
     replace: bool
     """May take over an enrolled or revoked name; only an operator can create such a token."""
+    granted_by: SpiffeId | None = None
+    """The operator who decided it, where one did."""
 
 
 @dataclass(frozen=True, slots=True)

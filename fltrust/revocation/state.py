@@ -107,6 +107,14 @@ class TrustState:
         known = self.identities.get(who)
         return known is not None and known.standing is Standing.ACTIVE
 
+    def serial_standing(self, serial: Serial) -> Standing:
+        """How a certificate itself stands, whatever its identity does."""
+        return self._barred_serials.get(serial, Standing.ACTIVE)
+
+    def key_standing(self, key: KeyId) -> Standing:
+        """How a certificate key itself stands, whatever its identity does."""
+        return self._barred_keys.get(key, Standing.ACTIVE)
+
     def participant_of(self, node_key: KeyId) -> IdentityState | None:
         """The participant that a Flower node key was enrolled for, whatever its standing."""
         for state in self.identities.values():

@@ -1,0 +1,188 @@
+"""The coordinator without its network: one trust domain's enrollment, standing and rounds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from fltrust.clock import Clock
+from fltrust.coordinator.counters import Counters
+from fltrust.coordinator.enroller import Enroller, record_of
+from fltrust.coordinator.ledger import Ledger
+from fltrust.coordinator.ports import Store
+from fltrust.coordinator.rounds import RoundDesk, SigningIdentity
+from fltrust.coordinator.session import Caller, Session
+from fltrust.coordinator.settings import AuthoritySettings
+from fltrust.coordinator.tokens import TokenOffice
+from fltrust.enrollment.registration import CheckedRequest, JoinTokenChecker
+from fltrust.enrollment.types import Approval, Enrollment, EnrollRequest, Issued
+from fltrust.errors import Conflict
+from fltrust.identity import Epoch, Name, Role, SpiffeId
+from fltrust.keys.file import FileSigner, generate
+from fltrust.keys.signer import Signer
+from fltrust.pki.issuing import Issuer
+from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.pki.verify import verify_certificate
+from fltrust.revocation.events import EventKind, TrustEvent
+
+__all__ = ["Authority", "AuthoritySettings", "Caller", "Session"]
+
+MAX_EVENTS = 1_000
+"""Events in one answer of `Authority.events`."""
+
+
+class Authority:
+    """Decides everything that the coordinator decides; safe to call from many threads.
+
+    `signer` and `chain` are the coordinator's own identity (`fltrust.coordinator.identity`), which signs
+    receipts; `use_identity` puts a renewed one in its place.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        issuer: Issuer,
+        bundle: TrustBundle,
+        signer: Signer,
+        chain: Sequence[bytes],
+        clock: Clock,
+        settings: AuthoritySettings,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        if not issuer.domain == bundle.domain == settings.domain:
+            raise Conflict(
+                f"expected one trust domain, got {issuer.domain} (issuer), {bundle.domain} (bundle) "
+                f"and {settings.domain} (settings)"
+            )
+        store.claim(settings.domain)
+        self._bundle = bundle
+        self._clock = clock
+        self.settings = settings
+        self.counters = Counters()
+        self.ledger = Ledger(store, clock)
+        self.enroller = Enroller(
+            ledger=self.ledger,
+            issuer=issuer,
+            bundle=bundle,
+            settings=settings,
+            checkers=(JoinTokenChecker(),),
+        )
+        self.tokens = TokenOffice(ledger=self.ledger, bundle=bundle, settings=settings, entropy=entropy)
+        self.rounds = RoundDesk(
+            ledger=self.ledger,
+            domain=settings.domain,
+            bundle=bundle,
+            identity=SigningIdentity(signer, tuple(chain)),
+            counters=self.counters,
+        )
+        self.use_identity(signer, chain)
+
+    def bundle(self) -> TrustBundle:
+        """The roots of the trust domain."""
+        return self._bundle
+
+    def enroll(self, request: EnrollRequest) -> Issued:
+        """Spend the evidence and issue; see `Enroller.enroll`. What is refused leaves it unspent."""
+        with self.counters.refusals():
+            return self.enroller.enroll(request)
+
+    def session(self, caller: Caller) -> Session:
+        """What this caller may do. Cheap; every call on it is decided afresh."""
+        return Session(self, caller)
+
+    def judge(self, certificate: VerifiedCertificate) -> None:
+        """Raise unless the holder of this certificate stands well at the present epoch."""
+        self.ledger.judge(certificate)
+
+    def events(self, after: Epoch, limit: int, *, reader: SpiffeId | None) -> tuple[TrustEvent, ...]:
+        """At most `limit` (and 1,000) events after an epoch, from the table, as `reader` may read them.
+
+        A participant reads what is about itself, aggregators, operators and runs; an event about
+        another participant becomes `REDACTED`, of which only epoch and time remain. Aggregators,
+        operators and None (this process) read everything. `Conflict` for an epoch that is to come.
+        """
+        self.check_watch(after)
+        with self.ledger.reading() as tx:
+            found = tx.events.read(after, limit=max(1, min(limit, MAX_EVENTS)))
+        if reader is None or reader.role in (Role.AGGREGATOR, Role.OPERATOR):
+            return found
+        return tuple(_as_read_by(reader, event) for event in found)
+
+    def check_watch(self, after: Epoch) -> None:
+        """Return only if the feed has reached `after`; a watcher that is ahead followed another feed."""
+        head = self.head
+        if after > head:
+            raise Conflict(
+                f"expected an epoch up to {head}, got a watch after {after}",
+                reason="epoch-ahead",
+                hint="was the coordinator's database restored from a backup? watch anew, from 0",
+            )
+
+    @property
+    def head(self) -> Epoch:
+        """The present epoch."""
+        return self.ledger.head
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def subscribe(self, callback: Callable[[Epoch], None]) -> Callable[[], None]:
+        """Call `callback(epoch)` after every commit that took an epoch, in the committing thread; be quick.
+
+        Returns the way to end it. A callback is a wake-up, not the feed: read `events`.
+        """
+        return self.ledger.subscribe(callback)
+
+    def enrollments(self) -> tuple[Enrollment, ...]:
+        """Everybody who is or was enrolled, in order of enrollment."""
+        with self.ledger.reading() as tx:
+            records, newest = tx.enrollments.all(), tx.certificates.newest()
+        standing = self.ledger.identities()
+        return tuple(
+            Enrollment(
+                spiffe_id=record.spiffe_id,
+                enrolled_at=record.enrolled_at,
+                enrolled_by=record.enrolled_by,
+                evidence=record.evidence,
+                node_key=record.node_key,
+                standing=standing[record.spiffe_id].standing,
+                since_epoch=int(standing[record.spiffe_id].since),
+                certificate_serial=newest[record.spiffe_id].serial.hex,
+                certificate_not_after=newest[record.spiffe_id].not_after,
+            )
+            for record in records
+            if record.spiffe_id in standing and record.spiffe_id in newest
+        )
+
+    def bootstrap_operator(self, name: Name, *, replace: bool = False) -> tuple[FileSigner, Issued]:
+        """Enroll an operator from this machine, without evidence; returns its new key and certificate.
+
+        For the first operator, and for when all their certificates ran out (`replace`): whoever can call
+        this holds the CA and the database anyway. A name on hold stays refused.
+        """
+        signer = generate()
+        checked = CheckedRequest(signer.public_key, signer.key_id, None)
+        approval = Approval(Role.OPERATOR, name, replace)
+        with self.counters.refusals(), self.ledger.writing() as work:
+            return signer, self.enroller.admit(approval, checked, work, evidence="bootstrap", actor=None)
+
+    def use_identity(self, signer: Signer, chain: Sequence[bytes]) -> None:
+        """Sign receipts with this identity from now on; its certificate is recorded like every other."""
+        certificate = verify_certificate(
+            tuple(chain), bundle=self._bundle, at=self._clock.now(), expect_role=Role.COORDINATOR
+        )
+        if certificate.key_id != signer.key_id:
+            raise Conflict("expected the certificate of the coordinator's key, got another key's")
+        with self.ledger.writing() as work:
+            if work.tx.certificates.by_serial(certificate.serial) is None:
+                work.tx.certificates.add(record_of(certificate.leaf, certificate.spiffe_id))
+        self.rounds.identity = SigningIdentity(signer, tuple(chain))
+
+
+def _as_read_by(reader: SpiffeId, event: TrustEvent) -> TrustEvent:
+    subject = event.subject
+    if subject is None or subject == reader or subject.role is not Role.PARTICIPANT:
+        return event
+    return TrustEvent(epoch=event.epoch, kind=EventKind.REDACTED, at=event.at)

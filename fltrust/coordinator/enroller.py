@@ -1,0 +1,144 @@
+"""Enrollment and renewal, carried out: evidence spent, certificate issued, event written, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from fltrust.coordinator.ledger import Ledger, Work
+from fltrust.coordinator.settings import AuthoritySettings
+from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
+from fltrust.enrollment.registration import (
+    CheckedRequest,
+    admit_enrollment,
+    approve,
+    check_request,
+    draft_for,
+    refuse_used_key,
+)
+from fltrust.enrollment.types import Approval, EnrollRequest, Issued
+from fltrust.identity import KeyId, Serial, SpiffeId
+from fltrust.keys.openssh import spki_der
+from fltrust.pki.csr import parse_csr
+from fltrust.pki.issuing import Issuer
+from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.revocation.events import EventKind, RevocationReason
+from fltrust.revocation.state import Standing
+
+
+class Enroller:
+    """Issues certificates to enrolled identities, and to nobody else."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        issuer: Issuer,
+        bundle: TrustBundle,
+        settings: AuthoritySettings,
+        checkers: Sequence[EvidenceChecker],
+    ) -> None:
+        self._ledger = ledger
+        self._issuer = issuer
+        self._bundle = bundle
+        self._settings = settings
+        self._checkers = checkers
+
+    def enroll(self, request: EnrollRequest) -> Issued:
+        """Enroll by evidence. What is refused leaves the evidence unspent.
+
+        1. The request's signatures are checked before the store is asked anything (`check_request`).
+        2. The evidence is spent and earns a name and a role.
+        3. `admit_enrollment` decides.
+        4. The certificate is issued, and everything is written in one transaction.
+        """
+        # 1.
+        checked = check_request(request)
+        with self._ledger.writing() as work:
+            # 2.
+            approval, kind = approve(
+                request.evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
+            )
+            # 3. and 4.
+            return self.admit(approval, checked, work, evidence=kind, actor=None)
+
+    def admit(
+        self,
+        approval: Approval,
+        checked: CheckedRequest,
+        work: Work,
+        *,
+        evidence: str,
+        actor: SpiffeId | None,
+    ) -> Issued:
+        """Enroll under an approval that is already given, inside the caller's transaction."""
+        name = SpiffeId(self._settings.domain, approval.role, approval.name)
+        standing = work.state.identities.get(name)
+        who = admit_enrollment(
+            approval,
+            checked,
+            domain=self._settings.domain,
+            standing=standing,
+            enrollments=work.tx.enrollments,
+            certificates=work.tx.certificates,
+        )
+        if standing is not None and standing.standing is Standing.ACTIVE:
+            self._supersede(who, work, actor=actor)
+        issued = self._issue(who, checked.public_key, work)
+        work.tx.enrollments.put(EnrolledRecord(who, work.now, actor, evidence, checked.node_key))
+        work.emit(
+            EventKind.ENROLLED,
+            actor=actor,
+            subject=who,
+            node_key=checked.node_key,
+        )
+        return issued
+
+    def renew(self, certificate: VerifiedCertificate, csr_der: bytes) -> Issued:
+        """Issue the caller's next certificate, for a key that was never certified.
+
+        Judged under the head's lock, so that no certificate is issued past a revocation.
+        """
+        public_key = parse_csr(csr_der)
+        who = certificate.spiffe_id
+        with self._ledger.writing() as work:
+            work.state.judge(certificate)
+            key = KeyId.of_spki(spki_der(public_key))
+            refuse_used_key(key, who, certificates=work.tx.certificates)
+            return self._issue(who, public_key, work)
+
+    def _supersede(self, who: SpiffeId, work: Work, *, actor: SpiffeId | None) -> None:
+        """Bar the certificates that a replaced enrollment leaves behind."""
+        records = work.tx.certificates.unexpired_of(who, now=work.now)
+        if not records:
+            return
+        work.emit(
+            EventKind.REVOKED,
+            actor=actor,
+            subject=who,
+            serials=tuple(record.serial for record in records),
+            reason=RevocationReason.SUPERSEDED,
+        )
+
+    def _issue(self, who: SpiffeId, public_key: EllipticCurvePublicKey, work: Work) -> Issued:
+        draft = draft_for(who, public_key, now=work.now, lifetime=self._settings.lifetime_of(who.role))
+        leaf = self._issuer.redeem(draft)
+        work.tx.certificates.add(record_of(leaf, who))
+        chain = (leaf.public_bytes(Encoding.DER), self._issuer.certificate.public_bytes(Encoding.DER))
+        return Issued(who, chain, self._bundle)
+
+
+def record_of(leaf: x509.Certificate, who: SpiffeId) -> CertificateRecord:
+    """What is kept of a certificate."""
+    spki = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return CertificateRecord(
+        serial=Serial(leaf.serial_number),
+        spiffe_id=who,
+        key_id=KeyId.of_spki(spki),
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        der=leaf.public_bytes(Encoding.DER),
+    )

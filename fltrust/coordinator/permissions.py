@@ -1,0 +1,50 @@
+"""Who may call what: one table, deny by default, for the authority and the gRPC layer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fltrust.errors import PermissionDenied
+from fltrust.identity import Role, SpiffeId
+
+_ANYONE = frozenset({Role.PARTICIPANT, Role.AGGREGATOR, Role.OPERATOR})
+_AGGREGATOR = frozenset({Role.AGGREGATOR})
+_OPERATOR = frozenset({Role.OPERATOR})
+_WATCHERS_OF_RUNS = _AGGREGATOR | _OPERATOR
+
+METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
+    {
+        "/fltrust.v1.EnrollmentService/Renew": _ANYONE,
+        "/fltrust.v1.TrustService/GetBundle": _ANYONE,
+        "/fltrust.v1.TrustService/Watch": _ANYONE,
+        "/fltrust.v1.ParticipantService/ListParticipants": _WATCHERS_OF_RUNS,
+        "/fltrust.v1.ParticipantService/GetParticipant": _OPERATOR,
+        "/fltrust.v1.TokenService/CreateToken": _OPERATOR,
+        "/fltrust.v1.TokenService/ListTokens": _OPERATOR,
+        "/fltrust.v1.TokenService/CancelToken": _OPERATOR,
+        "/fltrust.v1.RevocationService/Revoke": _OPERATOR,
+        "/fltrust.v1.RevocationService/Hold": _OPERATOR,
+        "/fltrust.v1.RevocationService/Release": _OPERATOR,
+        "/fltrust.v1.RoundService/OpenRound": _AGGREGATOR,
+        "/fltrust.v1.RoundService/SealRound": _AGGREGATOR,
+        "/fltrust.v1.RoundService/CloseRun": _WATCHERS_OF_RUNS,
+        "/fltrust.v1.RoundService/ListRounds": _WATCHERS_OF_RUNS,
+        "/fltrust.v1.RoundService/GetRound": _WATCHERS_OF_RUNS,
+    }
+)
+"""Methods of the mTLS port, and the roles that may call them. What is not here, nobody may."""
+
+BOOTSTRAP_METHODS = frozenset({"/fltrust.v1.EnrollmentService/Enroll", "/fltrust.v1.TrustService/GetBundle"})
+"""Methods of the bootstrap port, open to callers without a certificate."""
+
+
+def check_permission(who: SpiffeId, method: str) -> None:
+    """Return only if the table allows `who` this method; `PermissionDenied` otherwise."""
+    roles = METHODS.get(method, frozenset())
+    if who.role not in roles:
+        allowed = ", ".join(sorted(roles)) or "nobody"
+        raise PermissionDenied(
+            f"expected a caller of role {allowed} for {method.rpartition('/')[2]}, got {who}",
+            hint="use the certificate of an operator" if roles == _OPERATOR else None,
+        )

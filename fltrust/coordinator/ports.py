@@ -1,0 +1,51 @@
+"""What the authority needs of a store: transactions with every table in them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenStore
+from fltrust.identity import TrustDomain
+from fltrust.revocation.log import EventLog
+from fltrust.rounds.ports import RoundLog, RoundStore
+
+
+class Transaction(Protocol):
+    """One moment of the state; see the port of each part."""
+
+    @property
+    def tokens(self) -> TokenStore: ...
+    @property
+    def enrollments(self) -> EnrollmentStore: ...
+    @property
+    def certificates(self) -> CertificateStore: ...
+    @property
+    def events(self) -> EventLog: ...
+    @property
+    def rounds(self) -> RoundStore: ...
+    @property
+    def log(self) -> RoundLog: ...
+
+
+class Store(Protocol):
+    """Durable state, held by one coordinator at a time."""
+
+    def writing(self) -> AbstractContextManager[Transaction]:
+        """A transaction that holds the head (epoch, end of the chain) from begin to commit.
+
+        Writers come one after the other. Durable when the block has ended without an error; an error
+        inside undoes all of it. Raises `StorageUnavailable` when the store cannot; if that came from
+        the commit itself, whether it took place is unknown.
+        """
+        ...
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """A transaction that sees one moment, and changes nothing."""
+        ...
+
+    def claim(self, domain: TrustDomain) -> None:
+        """Bind the store to one trust domain; another one raises `Conflict`."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,235 @@
+"""What one caller may do: every call is decided afresh, by its certificate and the present epoch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from fltrust.clock import to_rfc3339
+from fltrust.coordinator import standing
+from fltrust.coordinator.ledger import Work
+from fltrust.coordinator.permissions import check_permission
+from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
+from fltrust.errors import CertificateRefused, Malformed, NotFound, Refusal
+from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
+from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.revocation.events import FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
+from fltrust.revocation.ports import RevocationTarget
+from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord
+
+if TYPE_CHECKING:
+    from fltrust.coordinator.authority import Authority
+
+_WATCH_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: the certificate that the TLS layer verified, and what it says."""
+
+    spiffe_id: SpiffeId
+    serial: Serial
+    key_id: KeyId
+    certificate: VerifiedCertificate
+
+    @classmethod
+    def of(cls, certificate: VerifiedCertificate) -> Caller:
+        return cls(certificate.spiffe_id, certificate.serial, certificate.key_id, certificate)
+
+
+class Session:
+    """One caller's view of the authority.
+
+    Implements renewal, `TokenDesk`, `ParticipantDirectory`, `Revoker`, `TrustFeed`, `RoundAuthority` and
+    `RoundArchive`. Every method first checks, in this order: the certificate has not run out
+    (``certificate-expired``), stands well at the present epoch (``revoked``, ``held``,
+    ``unknown-identity``), and its role may call the method (``permission-denied``).
+    """
+
+    def __init__(self, authority: Authority, caller: Caller) -> None:
+        self._authority = authority
+        self._caller = caller
+
+    @property
+    def caller(self) -> Caller:
+        return self._caller
+
+    def bundle(self) -> TrustBundle:
+        with self._allowed("TrustService/GetBundle"):
+            return self._authority.bundle()
+
+    def renew(self, csr_der: bytes) -> Issued:
+        """Issue the caller's next certificate, for a new key. The old one stays good until it runs out."""
+        with self._allowed("EnrollmentService/Renew"):
+            return self._authority.enroller.renew(self._caller.certificate, csr_der)
+
+    def create_token(self, role: Role, name: Name, *, ttl: timedelta, replace: bool = False) -> JoinToken:
+        """Make a single-use join token for a participant, aggregator or operator of this name."""
+        with self._allowed("TokenService/CreateToken"):
+            return self._authority.tokens.create(
+                SpiffeId(self._caller.spiffe_id.domain, role, name),
+                ttl=ttl,
+                replace=replace,
+                caller=self._caller.certificate,
+            )
+
+    def list_tokens(self) -> tuple[TokenRecord, ...]:
+        with self._allowed("TokenService/ListTokens"):
+            return self._authority.tokens.list()
+
+    def cancel_token(self, token_id: str) -> TokenRecord:
+        """Cancel a pending token; one that is cancelled already is returned as it is."""
+        with self._allowed("TokenService/CancelToken"):
+            return self._authority.tokens.cancel(token_id, caller=self._caller.certificate)
+
+    def list_enrollments(self) -> tuple[Enrollment, ...]:
+        with self._allowed("ParticipantService/ListParticipants"):
+            return self._authority.enrollments()
+
+    def get_enrollment(self, who: SpiffeId) -> Enrollment:
+        with self._allowed("ParticipantService/GetParticipant"):
+            for enrollment in self._authority.enrollments():
+                if enrollment.spiffe_id == who:
+                    return enrollment
+            raise NotFound(f"{who} was never enrolled")
+
+    def revoke(
+        self,
+        target: RevocationTarget,
+        *,
+        reason: RevocationReason,
+        compromised_since: datetime | None = None,
+    ) -> tuple[TrustEvent, ...]:
+        """Revoke, durably. What is revoked already gives its event again; see `standing.revoke`."""
+        with self._allowed("RevocationService/Revoke"):
+            return self._change(
+                target,
+                lambda subject, work: standing.revoke(
+                    subject,
+                    work,
+                    actor=self._caller.spiffe_id,
+                    reason=reason,
+                    compromised_since=compromised_since,
+                ),
+                check=lambda work: _check_since(compromised_since, work.now),
+            )
+
+    def hold(self, target: RevocationTarget, *, reason: RevocationReason) -> tuple[TrustEvent, ...]:
+        """Put on hold, durably. A run's revoked participants are passed over."""
+        with self._allowed("RevocationService/Hold"):
+            return self._change(
+                target,
+                lambda subject, work: standing.hold(
+                    subject, work, actor=self._caller.spiffe_id, reason=reason
+                ),
+                passing_over=target.run is not None,
+            )
+
+    def release(self, target: RevocationTarget) -> tuple[TrustEvent, ...]:
+        """End holds, durably. Of a run, those on hold are released and the others passed over."""
+        with self._allowed("RevocationService/Release"):
+            return self._change(
+                target,
+                lambda subject, work: standing.release(subject, work, actor=self._caller.spiffe_id),
+                passing_over=target.run is not None,
+            )
+
+    def watch(self, after: Epoch) -> Iterator[FeedItem]:
+        """Yield events after `after`, as this caller may read them, and heartbeats when idle.
+
+        The caller is judged before every item that it waits for: a watcher that is revoked sees that
+        event, then `Revoked`. Read from the table by epoch; the commit only wakes it up.
+        """
+        with self._allowed("TrustService/Watch"):
+            self._authority.check_watch(after)
+        return self._watch(after)
+
+    def open_round(self, key: RoundKey, cohort: tuple[CohortMember, ...]) -> Opened:
+        with self._allowed("RoundService/OpenRound"):
+            return self._authority.rounds.open_round(self._caller.certificate, key, cohort)
+
+    def seal_round(
+        self, key: RoundKey, candidates: tuple[Candidate, ...], refused: tuple[tuple[SpiffeId, str], ...]
+    ) -> bytes:
+        with self._allowed("RoundService/SealRound"):
+            return self._authority.rounds.seal_round(self._caller.certificate, key, candidates, refused)
+
+    def close_run(self, run_id: RunId) -> None:
+        with self._allowed("RoundService/CloseRun"):
+            self._authority.rounds.close_run(self._caller.certificate, run_id)
+
+    def list_rounds(self, run_id: RunId | None = None) -> tuple[RoundRecord, ...]:
+        """Rounds in the order they were opened, without evidence: ask `get_round` for that."""
+        with self._allowed("RoundService/ListRounds"):
+            return self._authority.rounds.list_rounds(run_id)
+
+    def get_round(self, run_id: RunId, step: int) -> RoundRecord:
+        with self._allowed("RoundService/GetRound"):
+            return self._authority.rounds.get_round(run_id, step)
+
+    @contextmanager
+    def _allowed(self, method: str) -> Iterator[None]:
+        with self._authority.counters.refusals():
+            self._check_caller()
+            check_permission(self._caller.spiffe_id, f"/fltrust.v1.{method}")
+            yield
+
+    def _check_caller(self) -> None:
+        certificate = self._caller.certificate
+        if self._authority.now() > certificate.not_after:
+            raise CertificateRefused(
+                f"the certificate of {certificate.spiffe_id} expired at {to_rfc3339(certificate.not_after)}",
+                reason=Refusal.CERTIFICATE_EXPIRED,
+                hint="renew before it runs out; after that, join again with a new token",
+            )
+        self._authority.judge(certificate)
+
+    def _change(
+        self,
+        target: RevocationTarget,
+        act: Callable[[standing.Subject, Work], TrustEvent],
+        *,
+        check: Callable[[Work], None] = lambda _work: None,
+        passing_over: bool = False,
+    ) -> tuple[TrustEvent, ...]:
+        with self._authority.ledger.writing() as work:
+            # Once more, under the lock: an operator who was revoked a moment ago changes nothing.
+            work.state.judge(self._caller.certificate)
+            check(work)
+            subjects = standing.resolve(target, work, domain=self._caller.spiffe_id.domain)
+            if passing_over:
+                return standing.all_that_apply(subjects, work, act)
+            return tuple(act(subject, work) for subject in subjects)
+
+    def _watch(self, after: Epoch) -> Iterator[FeedItem]:
+        woken = threading.Event()
+        unsubscribe = self._authority.subscribe(lambda _epoch: woken.set())
+        who, heartbeat = self._caller.spiffe_id, self._authority.settings.heartbeat.total_seconds()
+        try:
+            while True:
+                woken.clear()  # before reading: what is committed from here on wakes us again
+                batch = self._authority.events(after, _WATCH_BATCH, reader=who)
+                for event in batch:
+                    yield event
+                    after = event.epoch
+                if batch:
+                    continue
+                with self._authority.counters.refusals():
+                    self._check_caller()
+                if not woken.wait(heartbeat):
+                    head = self._authority.head
+                    if head == after:
+                        yield FeedHeartbeat(head, self._authority.now())
+        finally:
+            unsubscribe()
+
+
+def _check_since(compromised_since: datetime | None, now: datetime) -> None:
+    if compromised_since is None:
+        return
+    if compromised_since.tzinfo is None or compromised_since > now:
+        raise Malformed("expected 'compromised since' as an aware time that is not in the future")

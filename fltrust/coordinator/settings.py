@@ -1,0 +1,38 @@
+"""What a coordinator is told when it is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from fltrust.errors import Malformed
+from fltrust.identity import Role, TrustDomain
+from fltrust.pki.profiles import LEAF_PROFILES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthoritySettings:
+    """Names, addresses and bounds. A role without a lifetime takes its profile's default."""
+
+    domain: TrustDomain
+    bootstrap: str
+    """``host:port`` of the bootstrap port, as sites reach it; it goes into join tokens."""
+    address: str
+    """``host:port`` of the mTLS port, as sites reach it."""
+    lifetimes: Mapping[Role, timedelta] = field(default_factory=dict)
+    max_token_ttl: timedelta = timedelta(days=7)
+    heartbeat: timedelta = timedelta(seconds=5)
+    """How often an idle watch is told that there is nothing new."""
+
+    def __post_init__(self) -> None:
+        for role, lifetime in self.lifetimes.items():
+            profile = LEAF_PROFILES[role]
+            if not profile.min_lifetime <= lifetime <= profile.max_lifetime:
+                raise Malformed(
+                    f"expected a lifetime between {profile.min_lifetime} and {profile.max_lifetime} "
+                    f"for the role {role}, got {lifetime}"
+                )
+
+    def lifetime_of(self, role: Role) -> timedelta:
+        return self.lifetimes.get(role, LEAF_PROFILES[role].default_lifetime)

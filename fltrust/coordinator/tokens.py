@@ -1,0 +1,83 @@
+"""Join tokens, made and cancelled by operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fltrust.coordinator.ledger import Ledger
+from fltrust.coordinator.settings import AuthoritySettings
+from fltrust.enrollment.token import encode_token, hash_of, new_secret, token_id_of
+from fltrust.enrollment.types import JoinToken, TokenRecord, TokenStatus
+from fltrust.errors import Conflict, Malformed, NotFound
+from fltrust.identity import SpiffeId
+from fltrust.pki.types import TrustBundle, VerifiedCertificate
+
+MIN_TTL = timedelta(seconds=1)
+
+
+class TokenOffice:
+    """Makes tokens; the secret leaves in the return value and is kept only as a hash."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        bundle: TrustBundle,
+        settings: AuthoritySettings,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self._ledger = ledger
+        self._root_der = bundle.roots[0].public_bytes(Encoding.DER)
+        self._settings = settings
+        self._entropy = entropy
+
+    def create(
+        self, who: SpiffeId, *, ttl: timedelta, replace: bool, caller: VerifiedCertificate | None
+    ) -> JoinToken:
+        """Make a single-use token for `who`. Without a caller it is the machine's own (init, tests)."""
+        if not MIN_TTL <= ttl <= self._settings.max_token_ttl:
+            raise Malformed(
+                f"expected a token's life between {MIN_TTL} and {self._settings.max_token_ttl}, got {ttl}"
+            )
+        if who.name is None:
+            raise Malformed("expected a participant, aggregator or operator; the coordinator never joins")
+        secret = new_secret(self._entropy)
+        secret_hash = hash_of(secret)
+        token = JoinToken(self._settings.bootstrap, self._settings.address, self._root_der, secret)
+        encode_token(token)  # refuses what could not be handed out, before it is stored
+        with self._ledger.writing() as work:
+            if caller is not None:
+                work.state.judge(caller)
+            record = TokenRecord(
+                token_id=token_id_of(secret_hash),
+                role=who.role,
+                name=who.name,
+                created_at=work.now,
+                expires_at=work.now + ttl,
+                created_by=None if caller is None else caller.spiffe_id,
+                replace=replace,
+                status=TokenStatus.PENDING,
+            )
+            work.tx.tokens.add(record, secret_hash=secret_hash)
+        return token
+
+    def list(self) -> tuple[TokenRecord, ...]:
+        with self._ledger.reading() as tx:
+            return tx.tokens.all(now=self._ledger.now())
+
+    def cancel(self, token_id: str, *, caller: VerifiedCertificate) -> TokenRecord:
+        """Cancel a pending token. `NotFound` if there is none; `Conflict` if it was used or has expired."""
+        with self._ledger.writing() as work:
+            work.state.judge(caller)
+            work.tx.tokens.cancel(token_id, now=work.now)
+            record = work.tx.tokens.get(token_id, now=work.now)
+        if record is None:
+            raise NotFound(f"no token with id {token_id[:32]!r}", hint="list them: fltrust token list")
+        if record.status is not TokenStatus.CANCELLED:
+            raise Conflict(
+                f"token {record.token_id} is {record.status} already", reason=f"token-{record.status}"
+            )
+        return record

@@ -1,0 +1,332 @@
+"""A round as a pure machine: an event in, the next state and commands out.
+
+    nothing ──Open──▶ open ──Seal──▶ sealed
+                       └───Close──▶ abandoned
+
+No clock, no store, no keys: whoever runs the machine fetches what an event needs under its lock and
+carries the commands out in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TypeAlias
+
+from fltrust.errors import (
+    Conflict,
+    FltrustError,
+    Malformed,
+    Oversized,
+    PermissionDenied,
+    Refusal,
+    UpdateRefused,
+)
+from fltrust.identity import Digest, Epoch, NodeId, Role, SpiffeId, TrustDomain
+from fltrust.pki.types import VerifiedCertificate
+from fltrust.revocation.state import Standing, TrustState
+from fltrust.rounds.types import Candidate, CohortMember, RoundKey, RoundStatus
+from fltrust.updates.receipt import MAX_COHORT
+
+RefusedList: TypeAlias = tuple[tuple[SpiffeId, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What the machine knows of one round."""
+
+    key: RoundKey
+    status: RoundStatus
+    aggregator: SpiffeId
+    cohort: tuple[CohortMember, ...]
+    request: Digest | None = None
+    """What it was sealed for; see `request_digest`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A candidate whose statements were verified: who says what, with which certificate.
+
+    `instruction` and `update` are SHA-256 of the payloads, `instructed_by` the aggregator's certificate
+    (None where the one who admits signed the instruction itself, as in the grid).
+    """
+
+    candidate: Candidate
+    participant: SpiffeId
+    node_id: NodeId
+    instruction: Digest
+    update: Digest
+    content: Digest
+    certificate: VerifiedCertificate
+    instructed_by: VerifiedCertificate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """An aggregator asks for a round; `taken` is the round that has this step already, if any."""
+
+    key: RoundKey
+    aggregator: SpiffeId
+    cohort: tuple[CohortMember, ...]
+    domain: TrustDomain
+    run_owner: SpiffeId | None
+    run_closed: bool
+    state: TrustState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """The owner asks to seal, with what was verified and what was not."""
+
+    key: RoundKey
+    aggregator: SpiffeId
+    request: Digest
+    offers: tuple[Offer, ...]
+    refused: RefusedList
+    state: TrustState
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The run is over: what is open will not be sealed."""
+
+
+RoundEvent: TypeAlias = Open | Seal | Close
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Record the run's owner and tell the trust feed that it is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRound:
+    """Write the round down with its cohort; `refused` were left out of it."""
+
+    refused: RefusedList
+
+
+@dataclass(frozen=True, slots=True)
+class SignReceipt:
+    """Sign what was decided, append it to the chain, keep the evidence."""
+
+    admitted: tuple[Offer, ...]
+    refused: RefusedList
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAgain:
+    """It was decided before, the same way: return the stored receipt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Mark the round abandoned."""
+
+
+Command: TypeAlias = StartRun | RecordRound | SignReceipt | AnswerAgain | Abandon
+
+
+def advance(current: Round | None, event: RoundEvent) -> tuple[Round, tuple[Command, ...]]:
+    """Return the round after `event`, and what to do about it. A refusal raises and changes nothing."""
+    match event:
+        case Open():
+            return _open(current, event)
+        case Seal():
+            return _seal(current, event)
+        case Close():
+            if current is None or current.status is not RoundStatus.OPEN:
+                raise Conflict("expected an open round to abandon")
+            return _with_status(current, RoundStatus.ABANDONED, None), (Abandon(),)
+
+
+def admit(
+    offer: Offer,
+    *,
+    cohort: Mapping[SpiffeId, CohortMember],
+    taken: Mapping[SpiffeId, Digest],
+    state: TrustState,
+) -> None:
+    """Return only if this update counts in an open round, as of `state.epoch`; raise otherwise.
+
+    Pure: the same arguments always give the same answer. A participant revoked at or before
+    `state.epoch` is refused, even if it signed earlier.
+
+    1. The participant is in the cohort, else ``wrong-participant``.
+    2. It answers from the node and to the instruction of the cohort, else ``wrong-node`` or
+       ``wrong-instruction``.
+    3. Its certificate stands well (`TrustState.judge`), else ``revoked``, ``held``, ``unknown-identity``;
+       and so does the certificate that signed the instruction.
+    4. The node key of the cohort is still the one enrolled for it, else ``wrong-node``.
+    5. It is the first of this participant (`taken` maps who was admitted to the update), else
+       ``duplicate``.
+    """
+    # 1.
+    member = cohort.get(offer.participant)
+    if member is None:
+        raise _refused(offer, "is not in the cohort of this round", Refusal.WRONG_PARTICIPANT)
+    # 2.
+    if offer.node_id != member.node_id:
+        raise _refused(offer, "answers from another node than the cohort's", Refusal.WRONG_NODE)
+    if offer.instruction != member.instruction:
+        raise _refused(offer, "answers another instruction than the cohort's", Refusal.WRONG_INSTRUCTION)
+    # 3.
+    state.judge(offer.certificate)
+    if offer.instructed_by is not None:
+        state.judge(offer.instructed_by)
+    # 4.
+    known = state.identities.get(offer.participant)
+    if known is None or known.node_key != member.node_key:
+        raise _refused(offer, "was enrolled with another node key since", Refusal.WRONG_NODE)
+    # 5.
+    if offer.participant in taken:
+        raise _refused(offer, "gave more than one update", Refusal.DUPLICATE)
+
+
+def request_digest(key: RoundKey, candidates: Iterable[Candidate]) -> Digest:
+    """Name what a seal was asked for: the round and its candidates, in any order."""
+    hashed = sorted(
+        sha256(candidate.instruction).digest() + sha256(candidate.update).digest() for candidate in candidates
+    )
+    head = f"fltrust-seal-request-v1\n{int(key.run_id)}\n{key.step}\n{key.round}\n{key.phase}\n".encode()
+    return Digest.sha256_of(head + b"".join(hashed))
+
+
+def _open(current: Round | None, event: Open) -> tuple[Round, tuple[Command, ...]]:
+    """1. The run is not closed and, once it is open, its owner asks. 2. The step was never opened.
+    3. The cohort is bounded, of this domain, and names nobody and no node twice. 4. Members that do not
+    stand well, or whose node key is not the enrolled one, are left out and named."""
+    # 1.
+    _check_owner(event.key, event.aggregator, event.run_owner)
+    if event.run_closed:
+        raise Conflict(
+            f"run {event.key.run_id} is closed",
+            reason=Refusal.RUN_NOT_OPEN,
+            hint="start a new run; a closed one is not opened again",
+        )
+    # 2.
+    if current is not None:
+        raise Conflict(
+            f"step {event.key.step} of run {event.key.run_id} was opened before (it is {current.status})",
+            reason="step-taken",
+            hint="every exchange of a run takes the next step",
+        )
+    # 3.
+    _check_cohort(event.cohort, event.domain)
+    # 4.
+    left_out = tuple(
+        (m.participant, why) for m in event.cohort if (why := _unfit(m, event.state)) is not None
+    )
+    out = {who for who, _ in left_out}
+    opened = Round(
+        key=event.key,
+        status=RoundStatus.OPEN,
+        aggregator=event.aggregator,
+        cohort=tuple(member for member in event.cohort if member.participant not in out),
+    )
+    record: tuple[Command, ...] = (RecordRound(left_out),)
+    return opened, record if event.run_owner is not None else (StartRun(), *record)
+
+
+def _seal(current: Round | None, event: Seal) -> tuple[Round, tuple[Command, ...]]:
+    """1. The round is known, under this key, and its owner asks. 2. Sealed for the same candidates: the
+    stored answer; for others, or abandoned: `Conflict`. 3. Every offer is admitted or refused, by `admit`;
+    the very same update offered twice counts once."""
+    # 1.
+    if current is None or current.key != event.key:
+        raise Conflict(
+            f"expected a round that was opened as step {event.key.step} of run {event.key.run_id}, "
+            f"round {event.key.round}, {event.key.phase}; there is none",
+            reason="round-unknown",
+        )
+    _check_owner(event.key, event.aggregator, current.aggregator)
+    # 2.
+    if current.status is RoundStatus.SEALED and current.request == event.request:
+        return current, (AnswerAgain(),)
+    if current.status is not RoundStatus.OPEN:
+        raise Conflict(
+            f"step {event.key.step} of run {event.key.run_id} is {current.status} already",
+            reason=Refusal.LATE if current.status is RoundStatus.SEALED else Refusal.RUN_NOT_OPEN,
+            hint="what was sealed stays as it is",
+        )
+    # 3.
+    cohort = {member.participant: member for member in current.cohort}
+    admitted, refused = _sort(
+        event.offers, lambda o, taken: admit(o, cohort=cohort, taken=taken, state=event.state)
+    )
+    merged = tuple(dict.fromkeys((*event.refused, *refused)))
+    sealed = _with_status(current, RoundStatus.SEALED, event.request)
+    return sealed, (SignReceipt(admitted, merged, event.state.epoch),)
+
+
+def _sort(
+    offers: Iterable[Offer], check: Callable[[Offer, Mapping[SpiffeId, Digest]], None]
+) -> tuple[tuple[Offer, ...], RefusedList]:
+    admitted: list[Offer] = []
+    refused: list[tuple[SpiffeId, str]] = []
+    taken: dict[SpiffeId, Digest] = {}
+    for offer in offers:
+        if taken.get(offer.participant) == offer.update:
+            continue
+        try:
+            check(offer, taken)
+        except FltrustError as error:
+            refused.append((offer.participant, error.reason))
+        else:
+            taken[offer.participant] = offer.update
+            admitted.append(offer)
+    return tuple(admitted), tuple(refused)
+
+
+def _check_owner(key: RoundKey, asking: SpiffeId, owner: SpiffeId | None) -> None:
+    if owner is not None and asking != owner:
+        raise PermissionDenied(
+            f"run {key.run_id} belongs to {owner}, {asking} asked",
+            hint="only the one that opened a run acts on it",
+        )
+
+
+def _check_cohort(cohort: tuple[CohortMember, ...], domain: TrustDomain) -> None:
+    if not 1 <= len(cohort) <= MAX_COHORT:
+        raise Oversized(f"expected a cohort of 1 to {MAX_COHORT} participants, got {len(cohort)}")
+    for member in cohort:
+        who = member.participant
+        if who.role is not Role.PARTICIPANT or who.domain != domain:
+            raise Malformed(f"expected participants of {domain} in a cohort, got {who}")
+        if member.instruction.algorithm != "sha256" or len(member.instruction.value) != 32:
+            raise Malformed(f"expected the SHA-256 of the instruction for {who}")
+    for what, values in (
+        ("participant", {member.participant for member in cohort}),
+        ("node id", {member.node_id for member in cohort}),
+        ("node key", {member.node_key for member in cohort}),
+        ("instruction", {member.instruction for member in cohort}),
+    ):
+        if len(values) != len(cohort):
+            raise Malformed(
+                f"expected every {what} once in a cohort, got one twice", reason=Refusal.DUPLICATE
+            )
+
+
+def _unfit(member: CohortMember, state: TrustState) -> str | None:
+    known = state.identities.get(member.participant)
+    if known is None:
+        return Refusal.UNKNOWN_IDENTITY
+    if known.standing is not Standing.ACTIVE:
+        return Refusal.HELD if known.standing is Standing.HELD else Refusal.REVOKED
+    return None if known.node_key == member.node_key else Refusal.WRONG_NODE
+
+
+def _with_status(round_: Round, status: RoundStatus, request: Digest | None) -> Round:
+    return Round(
+        key=round_.key,
+        status=status,
+        aggregator=round_.aggregator,
+        cohort=round_.cohort,
+        request=request,
+    )
+
+
+def _refused(offer: Offer, why: str, reason: Refusal) -> UpdateRefused:
+    return UpdateRefused(f"{offer.participant} {why}", reason=reason)
