@@ -166,7 +166,7 @@ class Authority:
         checked = CheckedRequest(signer.public_key, signer.key_id, None)
         approval = Approval(Role.OPERATOR, name, replace)
         with self.counters.refusals(), self.ledger.writing() as work:
-            return signer, self.enroller.admit(approval, checked, work, evidence="bootstrap", actor=None)
+            return signer, self.enroller.admit(approval, checked, work, evidence="bootstrap")
 
     def use_identity(self, signer: Signer, chain: Sequence[bytes]) -> None:
         """Sign receipts with this identity from now on; its certificate is recorded like every other."""

@@ -63,17 +63,9 @@ class Enroller:
                 request.evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
             )
             # 3. and 4.
-            return self.admit(approval, checked, work, evidence=kind, actor=None)
+            return self.admit(approval, checked, work, evidence=kind)
 
-    def admit(
-        self,
-        approval: Approval,
-        checked: CheckedRequest,
-        work: Work,
-        *,
-        evidence: str,
-        actor: SpiffeId | None,
-    ) -> Issued:
+    def admit(self, approval: Approval, checked: CheckedRequest, work: Work, *, evidence: str) -> Issued:
         """Enroll under an approval that is already given, inside the caller's transaction."""
         name = SpiffeId(self._settings.domain, approval.role, approval.name)
         standing = work.state.identities.get(name)
@@ -86,12 +78,14 @@ class Enroller:
             certificates=work.tx.certificates,
         )
         if standing is not None and standing.standing is Standing.ACTIVE:
-            self._supersede(who, work, actor=actor)
+            self._supersede(who, work, actor=approval.granted_by)
         issued = self._issue(who, checked.public_key, work)
-        work.tx.enrollments.put(EnrolledRecord(who, work.now, actor, evidence, checked.node_key))
+        work.tx.enrollments.put(
+            EnrolledRecord(who, work.now, approval.granted_by, evidence, checked.node_key)
+        )
         work.emit(
             EventKind.ENROLLED,
-            actor=actor,
+            actor=approval.granted_by,
             subject=who,
             node_key=checked.node_key,
         )
