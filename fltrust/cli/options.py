@@ -13,7 +13,7 @@ State = Annotated[
     typer.Option(
         "--state",
         envvar="FLTRUST_STATE",
-        help="Folder of the identity to act as. Default: the only one of its role under FLTRUST_HOME (~/.fltrust).",
+        help="Folder of the identity to act as. Default: the only one of its role under FLTRUST_HOME.",
         show_default=False,
     ),
 ]

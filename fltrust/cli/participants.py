@@ -27,7 +27,7 @@ _COLUMNS = {
 @app.command("list")
 def list_(state: State = None, as_json: AsJson = False) -> None:
     """Show every enrolled identity: participants, aggregators and operators."""
-    with operator_session(state) as client:
+    with operator_session(state) as (client, _):
         rows = [_row(e) for e in client.list_enrollments()]
     print_rows(rows, columns=_COLUMNS, as_json=as_json, empty="Nobody is enrolled.")
 
@@ -39,8 +39,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one enrolled identity."""
-    with operator_session(state) as client:
-        rows = [_row(client.get_enrollment(identity_from(name, domain=client.domain)))]
+    with operator_session(state) as (client, me):
+        rows = [_row(client.get_enrollment(identity_from(name, domain=me.spiffe_id.domain)))]
     columns = {**_COLUMNS, "enrolled_at": "ENROLLED", "enrolled_by": "BY", "evidence": "EVIDENCE"}
     print_rows(rows, columns=columns, as_json=as_json, empty="")
 

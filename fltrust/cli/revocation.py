@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 NameArgument = Annotated[
     str | None, typer.Argument(help="site-a, aggregator/main, or a SPIFFE ID.", show_default=False)
 ]
-Serial = Annotated[str | None, typer.Option(help="One certificate, by its serial in hex.", show_default=False)]
+Serial = Annotated[
+    str | None, typer.Option(help="One certificate, by its serial in hex.", show_default=False)
+]
 Key = Annotated[
     str | None, typer.Option(help="A key, by the SHA-256 of its SubjectPublicKeyInfo.", show_default=False)
 ]
@@ -63,8 +65,8 @@ def revoke(
     from fltrust.clock import SystemClock
 
     since = None if compromised_since is None else parse_time(compromised_since, now=SystemClock().now())
-    with operator_session(state) as client:
-        target = _target(name, serial, key, run, domain=client.domain)
+    with operator_session(state) as (client, me):
+        target = _target(name, serial, key, run, domain=me.spiffe_id.domain)
         found = client.revoke(target, reason=reason, compromised_since=since)
     _print(found, as_json=as_json)
 
@@ -79,8 +81,8 @@ def hold(
     as_json: AsJson = False,
 ) -> None:
     """Put on hold: refused like a revocation, until released."""
-    with operator_session(state) as client:
-        target = _target(name, serial, key, run, domain=client.domain)
+    with operator_session(state) as (client, me):
+        target = _target(name, serial, key, run, domain=me.spiffe_id.domain)
         found = client.hold(target, reason=reason)
     _print(found, as_json=as_json)
 
@@ -94,21 +96,26 @@ def release(
     as_json: AsJson = False,
 ) -> None:
     """End a hold. What was revoked stays revoked."""
-    with operator_session(state) as client:
-        found = client.release(_target(name, serial, key, run, domain=client.domain))
+    with operator_session(state) as (client, me):
+        found = client.release(_target(name, serial, key, run, domain=me.spiffe_id.domain))
     _print(found, as_json=as_json)
 
 
 def events(
     after: Annotated[int, typer.Option(min=0, help="Show what came after this epoch.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they happen, until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as they happen, until Ctrl-C.")
+    ] = False,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the trust feed: every enrollment, revocation, hold and run, by epoch. One JSON object a line with --json."""
+    """Show the trust feed: every enrollment, revocation, hold and run, by epoch.
+
+    With --json, one object a line.
+    """
     from fltrust.identity import Epoch
 
-    with operator_session(state) as client:
+    with operator_session(state) as (client, _):
         for item in client.watch(Epoch(after)):
             if isinstance(item, TrustEvent):
                 _print_event(item, as_json=as_json)
@@ -124,7 +131,8 @@ def _target(
 
     if sum(x is not None for x in (name, serial, key, run)) != 1:
         raise Malformed(
-            "expected exactly one of NAME, --serial, --key and --run", hint="for example: fltrust revoke site-a"
+            "expected exactly one of NAME, --serial, --key and --run",
+            hint="for example: fltrust revoke site-a",
         )
     if name is not None:
         who = identity_from(name, domain=domain)
@@ -157,8 +165,12 @@ def _print_event(event: TrustEvent, *, as_json: bool) -> None:
         print_json(row, lines=True)
         return
     what = f"run {event.run_id}" if event.run_id is not None else row["subject"] or "–"
-    reason = f"  ({event.reason})" if event.reason and event.kind in (EventKind.REVOKED, EventKind.HELD) else ""
-    typer.echo(f"{event.epoch:>6}  {event.at.astimezone():%Y-%m-%d %H:%M:%S}  {event.kind:<11} {what}{reason}")
+    reason = (
+        f"  ({event.reason})" if event.reason and event.kind in (EventKind.REVOKED, EventKind.HELD) else ""
+    )
+    typer.echo(
+        f"{event.epoch:>6}  {event.at.astimezone():%Y-%m-%d %H:%M:%S}  {event.kind:<11} {what}{reason}"
+    )
 
 
 def _row(event: TrustEvent) -> Row:

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 from fltrust.identity import Name, Role, SpiffeId, TrustDomain
 
 if TYPE_CHECKING:
+    from fltrust.agent.credentials import Credentials
     from fltrust.client.coordinator import CoordinatorClient
 
 
 @contextmanager
-def operator_session(state: Path | None) -> Iterator[CoordinatorClient]:
-    """Connect as the operator in `state`, or as the only operator of this machine."""
+def operator_session(state: Path | None) -> Iterator[tuple[CoordinatorClient, Credentials]]:
+    """Connect as the operator in `state`, or as the only operator of this machine; yields who it is, too."""
     from fltrust.agent.session import connect
-    from fltrust.agent.state import find_state
+    from fltrust.agent.state import find_state, passphrase_from_environment
 
-    with connect(state or find_state(Role.OPERATOR)) as client:
-        yield client
+    folder = state or find_state(Role.OPERATOR)
+    with connect(folder, passphrase=passphrase_from_environment()) as session:
+        yield session
 
 
 def identity_from(text: str, *, domain: TrustDomain) -> SpiffeId:

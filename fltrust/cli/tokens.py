@@ -41,7 +41,7 @@ def create(
     from fltrust.cli.times import parse_duration
     from fltrust.enrollment.token import encode_token
 
-    with operator_session(state) as client:
+    with operator_session(state) as (client, _):
         token = client.create_token(role, Name(name), ttl=parse_duration(ttl), replace=replace)
     if as_json:
         print_json({"token": encode_token(token), "role": role.value, "name": name, "root": str(token.root)})
@@ -53,7 +53,7 @@ def create(
 @app.command("list")
 def list_(state: State = None, as_json: AsJson = False) -> None:
     """Show every join token and what became of it. Secrets are not kept, so none is shown."""
-    with operator_session(state) as client:
+    with operator_session(state) as (client, _):
         rows = [_row(token) for token in client.list_tokens()]
     print_rows(rows, columns=_COLUMNS, as_json=as_json, empty="No join tokens.")
 
@@ -65,7 +65,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Make a join token that was not used yet useless."""
-    with operator_session(state) as client:
+    with operator_session(state) as (client, _):
         row = _row(client.cancel_token(token_id))
     print_rows([row], columns=_COLUMNS, as_json=as_json, empty="")
 

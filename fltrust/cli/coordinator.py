@@ -1,0 +1,144 @@
+"""`fltrust coordinator`: make a trust domain, serve it, add operators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fltrust.cli.options import AsJson
+from fltrust.cli.output import print_json, say
+
+app = typer.Typer(
+    help="The trust coordinator: certificate authority, trust feed, record.", no_args_is_help=True
+)
+
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--folder",
+        envvar="FLTRUST_COORDINATOR",
+        help="Folder of the coordinator: CA, settings, database.",
+    ),
+]
+Passphrase = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        envvar="FLTRUST_CA_PASSPHRASE_FILE",
+        help="File (0600) with the passphrase of the issuing key. Without it, you are asked.",
+        show_default=False,
+    ),
+]
+_DEFAULT = Path("~/.fltrust/coordinator")
+
+
+@app.command("init")
+def init(
+    trust_domain: Annotated[str, typer.Option(help="The name of the federation, e.g. hospitals.example.")],
+    folder: Folder = _DEFAULT,
+    operator: Annotated[
+        str, typer.Option(help="Name of the first operator; its identity is put on this machine.")
+    ] = ("admin"),
+    bootstrap: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where sites enroll (server authentication only).")
+    ] = "127.0.0.1:8440",
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where everything else is served, with mutual TLS.")
+    ] = "127.0.0.1:8441",
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="PostgreSQL as postgresql+psycopg://…; default: SQLite in the folder.", show_default=False
+        ),
+    ] = None,
+    participant_lifetime: Annotated[
+        str, typer.Option(help="How long a participant's certificate lives.")
+    ] = "1h",
+    passphrase_file: Passphrase = None,
+    root_passphrase_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FLTRUST_ROOT_PASSPHRASE_FILE",
+            help="File (0600) with the passphrase of the root key. Without it, you are asked.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a trust domain: a root and an issuing CA, the database, and the first operator.
+
+    Refuses where there is one already. The addresses are what join tokens tell the sites.
+    """
+    from fltrust.cli.times import parse_duration
+    from fltrust.coordinator.process import CoordinatorSettings, initialise
+    from fltrust.identity import Name, TrustDomain
+
+    settings = CoordinatorSettings(
+        domain=TrustDomain(trust_domain),
+        bootstrap=bootstrap,
+        address=address,
+        database=database,
+        participant_lifetime=parse_duration(participant_lifetime),
+    )
+    made = initialise(
+        folder.expanduser(),
+        settings,
+        operator=Name(operator),
+        root_passphrase=_passphrase(root_passphrase_file, "root key", confirm=True),
+        issuing_passphrase=_passphrase(passphrase_file, "issuing key", confirm=True),
+    )
+    if as_json:
+        print_json(
+            {"domain": trust_domain, "root": str(made.root), "operator_state": str(made.operator_state)}
+        )
+        return
+    say(f"Made the trust domain {trust_domain} in {folder}.")
+    say(f"  root      {made.root}")
+    say(f"  operator  {operator}: {made.operator_state}")
+    say("Keep root.key and its passphrase offline. Next: fltrust coordinator serve")
+
+
+@app.command("serve")
+def serve(
+    folder: Folder = _DEFAULT,
+    passphrase_file: Passphrase = None,
+) -> None:
+    """Serve the trust domain until SIGTERM or Ctrl-C."""
+    from fltrust.coordinator.process import serve as run
+
+    run(folder.expanduser(), issuing_passphrase=_passphrase(passphrase_file, "issuing key"), on_ready=say)
+
+
+@app.command("operator")
+def operator(
+    name: Annotated[str, typer.Argument(help="The operator's name.")],
+    folder: Folder = _DEFAULT,
+    passphrase_file: Passphrase = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Issue anew for a name that exists.")] = False,
+) -> None:
+    """Issue an operator's identity on this machine, without the network: the way back in.
+
+    The coordinator must not be running. Operators elsewhere join with a token instead.
+    """
+    from fltrust.coordinator.process import issue_operator
+    from fltrust.identity import Name
+
+    state = issue_operator(
+        folder.expanduser(),
+        Name(name),
+        issuing_passphrase=_passphrase(passphrase_file, "issuing key"),
+        replace=replace,
+    )
+    say(f"Operator {name}: {state}")
+
+
+def _passphrase(path: Path | None, what: str, *, confirm: bool = False) -> bytes:
+    if path is not None:
+        from fltrust.agent.state import read_passphrase
+
+        return read_passphrase(path.expanduser())
+    return str(
+        typer.prompt(f"Passphrase of the {what}", hide_input=True, confirmation_prompt=confirm)
+    ).encode()

@@ -1,0 +1,173 @@
+"""`fltrust rounds`: the written record of what was admitted, and its verification."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fltrust.cli.options import AsJson, State
+from fltrust.cli.output import Row, print_json, print_rows, say
+from fltrust.cli.revocation import run_id_from
+from fltrust.cli.session import operator_session
+
+if TYPE_CHECKING:
+    from fltrust.rounds.types import RoundRecord
+    from fltrust.updates import SealedRoundStatement
+
+app = typer.Typer(help="Sealed rounds: who contributed what, by whose signature.", no_args_is_help=True)
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run id, as 'flwr ls' shows it.")]
+
+_COLUMNS = {
+    "run_id": "RUN",
+    "step": "STEP",
+    "round": "ROUND",
+    "phase": "PHASE",
+    "status": "STATUS",
+    "admitted": "ADMITTED",
+    "refused": "REFUSED",
+    "epoch": "EPOCH",
+    "sealed_at": "SEALED",
+}
+
+
+@app.command("list")
+def list_(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Only this run.", show_default=False)
+    ] = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show rounds: opened, sealed, abandoned."""
+    with operator_session(state) as (client, _):
+        found = client.list_rounds(None if run is None else run_id_from(run))
+    rows = [{**_row(r), "admitted": len(_admitted(r)), "refused": len(_refused(r))} for r in found]
+    print_rows(rows, columns=_COLUMNS, as_json=as_json, empty="No rounds.")
+
+
+@app.command("show")
+def show(run: RunArgument, state: State = None, as_json: AsJson = False) -> None:
+    """Show the record of a run: for each round who was admitted, who was refused and why."""
+    with operator_session(state) as (client, _):
+        found = client.list_rounds(run_id_from(run))
+    rows = [{**_row(r), "admitted": _admitted(r), "refused": _refused(r)} for r in found]
+    print_rows(rows, columns=_COLUMNS, as_json=as_json, empty=f"No rounds of run {run}.")
+
+
+@app.command("export")
+def export(
+    run: RunArgument,
+    to: Annotated[
+        Path | None, typer.Option(help="A file; default: standard output.", show_default=False)
+    ] = None,
+    state: State = None,
+) -> None:
+    """Write the whole record of a run, with all evidence and the roots, to be verified elsewhere."""
+    from fltrust.files import write_durably
+    from fltrust.pki import root_fingerprint
+    from fltrust.rounds.export import export_record
+
+    with operator_session(state) as (client, me):
+        data, root = export_record(client, me.bundle, run_id_from(run)), root_fingerprint(me.bundle.roots[0])
+    if to is None:
+        sys.stdout.buffer.write(data)
+    else:
+        write_durably(to, data)
+        say(f"Wrote {to}. Verify it anywhere: fltrust rounds verify {run} --record {to} --root {root}")
+
+
+@app.command("verify")
+def verify(
+    run: RunArgument,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="A file from 'rounds export', instead of the coordinator.", show_default=False),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(help="sha256:… of the root to trust; needed with --record.", show_default=False),
+    ] = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the record of a run outside Flower: every signature, certificate path and link.
+
+    With --record it needs no network: nothing but the file and the root's fingerprint is trusted.
+    """
+    from fltrust.errors import Malformed
+    from fltrust.pki import root_fingerprint
+    from fltrust.rounds.export import export_record, verify_record
+
+    if record is not None and root is None:
+        raise Malformed(
+            "expected --root sha256:… with --record", hint="ask the operator, or see a join token's root"
+        )
+    if record is None:
+        with operator_session(state) as (client, me):
+            data = export_record(client, me.bundle, run_id_from(run))
+        trusted = root_fingerprint(me.bundle.roots[0])
+    else:
+        from fltrust.files import read_bounded
+        from fltrust.identity import Digest
+        from fltrust.rounds.export import MAX_RECORD
+
+        data, trusted = read_bounded(record, limit=MAX_RECORD), Digest.parse(str(root))
+    report = verify_record(data, run_id_from(run), root=trusted)
+    if as_json:
+        print_json(report.as_fields())
+        return
+    for line in report.lines():
+        typer.echo(line)
+
+
+def _row(record: RoundRecord) -> Row:
+    sealed = _sealed(record)
+    return {
+        "run_id": str(int(record.key.run_id)),
+        "step": record.key.step,
+        "round": record.key.round,
+        "phase": record.key.phase.value,
+        "status": record.status.value,
+        "aggregator": str(record.aggregator),
+        "cohort": [str(m.participant) for m in record.cohort],
+        "opened_at": record.opened_at,
+        "opened_epoch": int(record.opened_epoch),
+        "epoch": None if sealed is None else int(sealed.epoch),
+        "index": None if sealed is None else sealed.index,
+        "sealed_at": None if sealed is None else sealed.sealed_at,
+    }
+
+
+def _admitted(record: RoundRecord) -> list[str]:
+    sealed = _sealed(record)
+    return [] if sealed is None else [_short(str(a.participant)) for a in sealed.admitted]
+
+
+def _refused(record: RoundRecord) -> dict[str, str]:
+    sealed = _sealed(record)
+    return {} if sealed is None else {_short(str(who)): reason for who, reason in sealed.refused}
+
+
+def _short(spiffe_id: str) -> str:
+    return spiffe_id.rpartition("/")[2]
+
+
+def _sealed(record: RoundRecord) -> SealedRoundStatement | None:
+    """What the receipt says, as told by the coordinator that we authenticated; `verify` checks it."""
+    from fltrust.updates import (
+        MAX_SEALED_SIGNED_BYTES,
+        SealedRoundStatement,
+        SignedStatement,
+        unverified_statement,
+    )
+
+    if record.receipt is None:
+        return None
+    statement = unverified_statement(
+        SignedStatement.from_bytes(record.receipt, limit=MAX_SEALED_SIGNED_BYTES)
+    )
+    return statement if isinstance(statement, SealedRoundStatement) else None

@@ -1,0 +1,163 @@
+"""`fltrust join`, `supernode`, `superlink` and `status`: what a site runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fltrust.cli.options import AsJson, State
+from fltrust.cli.output import print_rows, say
+from fltrust.errors import Malformed
+from fltrust.identity import Role
+
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": False}
+_MAX_TOKEN_INPUT = 4096
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(join)
+    app.command()(status)
+    app.command(context_settings=_PASS_THROUGH)(supernode)
+    app.command(context_settings=_PASS_THROUGH)(superlink)
+
+
+def join(
+    token: Annotated[
+        str | None,
+        typer.Argument(help="What 'fltrust token create' printed; '-' or nothing reads standard input."),
+    ] = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join a federation: make the keys, prove they are yours, get the certificate.
+
+    A token on the command line can be seen by other users of the machine while the command runs; standard
+    input keeps it to yourself.
+    """
+    from fltrust.agent.join import join as enroll
+    from fltrust.agent.state import passphrase_from_environment
+    from fltrust.enrollment.token import decode_token
+
+    text = sys.stdin.read(_MAX_TOKEN_INPUT) if token in (None, "-") else str(token)
+    joined = enroll(decode_token(text), state, passphrase=passphrase_from_environment())
+    _print_identity(joined.folder, as_json=as_json)
+    if not as_json:
+        command = {Role.PARTICIPANT: "supernode", Role.AGGREGATOR: "superlink"}.get(joined.spiffe_id.role)
+        say(f"Joined as {joined.spiffe_id}." + (f" Next: fltrust {command} -- …" if command else ""))
+
+
+def status(state: State = None, as_json: AsJson = False) -> None:
+    """Show the identity in a state folder and until when its certificate is valid."""
+    from fltrust.agent.state import default_home
+
+    if state is not None:
+        folders = [state]
+    else:
+        folders = sorted(path.parent for path in default_home().glob("*/*/agent.json"))
+    rows = [_identity_row(folder) for folder in folders]
+    print_rows(rows, columns=_COLUMNS, as_json=as_json, empty=f"No identities under {default_home()}.")
+
+
+def supernode(
+    context: typer.Context,
+    state: State = None,
+    aggregator: Annotated[
+        str | None,
+        typer.Option(help="Speak only to the superlink of this aggregator.", show_default=False),
+    ] = None,
+    direct: Annotated[
+        bool,
+        typer.Option(
+            "--direct", help="Give Flower's client our TLS context instead of relaying its traffic."
+        ),
+    ] = False,
+    allow_uid: Annotated[
+        list[int] | None,
+        typer.Option(help="A uid that may use the agent's socket beside your own, e.g. the ClientApp's."),
+    ] = None,
+) -> None:
+    """Run a SuperNode under trust: fltrust supernode -- [flower-supernode's own arguments].
+
+    Starts the agent and, behind it, an unmodified flower-supernode. Pass --superlink HOST:PORT among
+    Flower's arguments: it names the real superlink. TLS and node key options are fltrust's.
+    """
+    from fltrust.agent.host import AgentHost
+    from fltrust.agent.state import find_state, passphrase_from_environment
+    from fltrust.flower.supernode import run_supernode
+    from fltrust.identity import Name, SpiffeId
+
+    host = AgentHost(
+        state or find_state(Role.PARTICIPANT),
+        passphrase=passphrase_from_environment(),
+        allowed_uids=None if not allow_uid else _with_own_uid(allow_uid),
+    )
+    expected = (
+        None if aggregator is None else SpiffeId(host.spiffe_id.domain, Role.AGGREGATOR, Name(aggregator))
+    )
+    code = run_supernode(context.args, host=host, aggregator=expected, mode="direct" if direct else "sidecar")
+    raise typer.Exit(code)
+
+
+def superlink(
+    context: typer.Context,
+    state: State = None,
+    fleet: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where SuperNodes connect, with mutual TLS.")
+    ] = "0.0.0.0:9092",
+    hold: Annotated[
+        bool,
+        typer.Option(
+            help="Hold an empty pull until there is something: takes Flower's waits out of a round."
+        ),
+    ] = True,
+) -> None:
+    """Run a SuperLink under trust: fltrust superlink -- [flower-superlink's own arguments].
+
+    Flower's Control and Runtime APIs listen on loopback only (Flower's --host and --port); SuperNodes
+    reach the Fleet API at --fleet, with a certificate of this trust domain.
+    """
+    from fltrust.agent.host import AgentHost
+    from fltrust.agent.state import find_state, passphrase_from_environment
+    from fltrust.flower.superlink import run_superlink
+
+    host_name, _, port = fleet.rpartition(":")
+    if not host_name or not port.isdigit() or not 0 <= int(port) < 65536:
+        raise Malformed(f"expected --fleet HOST:PORT, got {fleet[:80]!r}")
+    host = AgentHost(state or find_state(Role.AGGREGATOR), passphrase=passphrase_from_environment())
+    options = {} if hold else {"hold_seconds": 0.0}
+    code = run_superlink(
+        context.args, host=host, fleet_host=host_name.strip("[]"), fleet_port=int(port), **options
+    )
+    raise typer.Exit(code)
+
+
+_COLUMNS = {"spiffe_id": "IDENTITY", "serial": "CERTIFICATE", "not_after": "VALID UNTIL", "state": "STATE"}
+
+
+def _print_identity(folder: Path, *, as_json: bool) -> None:
+    print_rows([_identity_row(folder)], columns=_COLUMNS, as_json=as_json, empty="")
+
+
+def _identity_row(folder: Path) -> dict[str, object]:
+    from fltrust.agent.state import AgentState, passphrase_from_environment
+    from fltrust.identity import Serial
+
+    opened = AgentState.open(folder, passphrase=passphrase_from_environment())
+    leaf = opened.load_identity()[1][0]
+    return {
+        "spiffe_id": str(opened.spiffe_id),
+        "serial": Serial(leaf.serial_number).hex,
+        "not_after": leaf.not_valid_after_utc,
+        "coordinator": opened.record.address,
+        "node_key": opened.record.node_key,
+        "state": str(folder),
+    }
+
+
+def _with_own_uid(others: list[int]) -> frozenset[int]:
+    import os
+
+    return frozenset({os.geteuid(), *others})
