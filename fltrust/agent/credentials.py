@@ -25,14 +25,18 @@ from fltrust.pki import (
     chain_to_pem,
     verify_certificate,
 )
-from fltrust.wire import tls
 
 _log = logging.getLogger("fltrust.agent")
+
+_EXPIRED = (
+    "an expired certificate cannot be renewed: ask an operator for a token with --replace and run "
+    "'fltrust join' again; for an operator, 'fltrust coordinator operator NAME --replace' makes a new one"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """One key, the certificate for it, and the roots: always used together."""
+    """One key, the certificate for it, and the roots: always used together. Fits `wire.tls.TlsMaterial`."""
 
     signer: FileSigner = field(repr=False)
     certificate: VerifiedCertificate
@@ -91,10 +95,6 @@ class Credentials:
         """The secret itself, in PKCS#8, not encrypted: for this process's memory alone."""
         return self.signer.to_pem(None)
 
-    def for_grpc(self) -> tls.Credentials:
-        """The form that gRPC takes, with the secret in the clear: for this process's memory alone."""
-        return tls.Credentials(chain_pem=self.chain_pem, key_pem=self.key_pem, bundle=self.bundle)
-
 
 class CredentialStore:
     """Holds the current credentials of one identity; safe to call from many threads.
@@ -123,10 +123,7 @@ class CredentialStore:
             )
         except CertificateRefused as error:
             if error.reason == Refusal.CERTIFICATE_EXPIRED and error.hint is None:
-                error.hint = (
-                    "an expired certificate cannot be renewed: ask an operator for a token with --replace "
-                    "and run 'fltrust join' again"
-                )
+                error.hint = _EXPIRED
             raise
         return cls(credentials, state=state)
 
@@ -143,10 +140,6 @@ class CredentialStore:
     @property
     def signer(self) -> Signer:
         return self.current.signer
-
-    def for_grpc(self) -> tls.Credentials:
-        """The current credentials for a gRPC client, which asks for them at each connection."""
-        return self.current.for_grpc()
 
     @property
     def is_saved(self) -> bool:

@@ -1,25 +1,60 @@
 """The agent of one identity, put together: keys, renewal, the trust view, and the socket.
 
-Used by `fltrust supernode` (a participant's) and `fltrust superlink` (an aggregator's). It lives in threads of
-its own, so it may share a process with an asyncio loop.
+Used by `fltrust supernode` (a participant's) and `fltrust superlink` (an aggregator's). It lives in
+threads of its own, so it may share a process with an asyncio loop.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import random
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
+from fltrust.agent.aggregator import AggregatorCore
+from fltrust.agent.credentials import CredentialStore
+from fltrust.agent.feedlog import FeedLog
+from fltrust.agent.handlers import aggregator_handlers, participant_handlers
+from fltrust.agent.journal import Journal
+from fltrust.agent.participant import ParticipantCore
+from fltrust.agent.renewal import Renewer
+from fltrust.agent.server import AgentServer
+from fltrust.agent.state import AgentState, socket_path_of
+from fltrust.client import CoordinatorClient, TrustFollower
 from fltrust.clock import Clock, SystemClock
-from fltrust.errors import Revoked
-from fltrust.identity import SpiffeId
+from fltrust.enrollment.types import Issued
+from fltrust.errors import (
+    AgentUnavailable,
+    Conflict,
+    CoordinatorUnavailable,
+    FltrustError,
+    PermissionDenied,
+    Refusal,
+    Revoked,
+)
+from fltrust.eventlog import EventLog
+from fltrust.identity import Epoch, Role, SpiffeId
+from fltrust.revocation.events import EventKind, FeedItem, TrustEvent
+from fltrust.revocation.ports import TrustFeed
 from fltrust.revocation.view import ReachPolicy, TrustView
+from fltrust.rounds.types import RoundAuthority
 
-if TYPE_CHECKING:
-    from fltrust.agent.credentials import CredentialStore
-    from fltrust.agent.ports import AggregatorAgent, ParticipantAgent
+_log = logging.getLogger("fltrust.agent")
+
+_POLL = 0.2
+
+
+class Coordinator(RoundAuthority, TrustFeed, Protocol):
+    """What an agent asks of the coordinator; `CoordinatorClient` is one."""
+
+    def renew(self, csr_der: bytes) -> Issued: ...
+
+    def close(self) -> None: ...
 
 
 class AgentHost:
@@ -41,51 +76,122 @@ class AgentHost:
         allowed_uids: Collection[int] | None = None,
         on_revoked: Callable[[Revoked], None] | None = None,
         rng: random.Random | None = None,
+        events: EventLog | None = None,
+        connect: Callable[[AgentState, CredentialStore], Coordinator] | None = None,
     ) -> None:
         """Read the state; nothing runs yet. `policy` says how old the trust view may be;
-        `allowed_uids` may use the socket (by default this process's own uid alone)."""
+        `allowed_uids` may use the socket (by default this process's own uid alone). Raises
+        `NotFound`, `CertificateRefused` for an expired certificate, or what `AgentState.open` does."""
         self._clock = clock or SystemClock()
-        raise NotImplementedError
+        self._state = AgentState.open(state_dir, passphrase=passphrase)
+        self._store = CredentialStore.load(self._state, clock=self._clock)
+        if self.spiffe_id.role not in (Role.PARTICIPANT, Role.AGGREGATOR):
+            raise PermissionDenied(f"expected a participant or an aggregator to run, got {self.spiffe_id}")
+        self._view = TrustView(self._clock, policy)
+        self._allowed = frozenset(allowed_uids if allowed_uids is not None else {os.geteuid()})
+        shared = bool(self._allowed - {os.geteuid()})
+        self._socket_path = socket_path or socket_path_of(state_dir, shared=shared)
+        self._on_revoked = on_revoked
+        self._rng = rng or random.SystemRandom()
+        self._events = events or EventLog.from_environment(process=f"agent {self.spiffe_id.name}")
+        self._connect = connect or _over_network
+        self._revoked: Revoked | None = None
+        self._core: ParticipantCore | AggregatorCore | None = None
+        self._follower: TrustFollower | None = None
+        self._renewer: Renewer | None = None
+        self._stack = ExitStack()
 
     def start(self) -> None:
         """Follow the feed, renew, and answer on the socket. Works while the coordinator is away."""
-        raise NotImplementedError
+        with ExitStack() as stack:
+            stack.callback(self._state.lock().release)
+            coordinator = self._connect(self._state, self._store)
+            stack.callback(coordinator.close)
+            server = self._serve(coordinator, stack)
+            self._view.subscribe(self._heed)
+            stack.callback(self._store.on_rotate(self._say_renewed))
+            self._renewer = Renewer(
+                self._store, coordinator, clock=self._clock, rng=self._rng, on_revoked=self._take_revocation
+            )
+            stack.callback(self._renewer.stop)
+            self._follower = TrustFollower(_WatchForRevocation(coordinator, self), self._view, rng=self._rng)
+            stack.callback(self._follower.stop)
+            server.start()
+            self._follower.start()
+            self._renewer.start()
+            self._stack = stack.pop_all()
+        _log.info("the agent of %s answers on %s", self.spiffe_id, self._socket_path)
 
     def stop(self) -> None:
         """End every thread and remove the socket. Idempotent."""
-        raise NotImplementedError
+        self._stack.pop_all().close()
 
     def wait_ready(self, timeout: float) -> None:
         """Return once the trust view is current; raise what stands in the way after `timeout` seconds."""
-        raise NotImplementedError
+        deadline = time.monotonic() + timeout
+        while self._revoked is None:
+            left = deadline - time.monotonic()
+            if self._view.wait_until(lambda _: self._view.age() <= self._view.policy.bound, min(left, _POLL)):
+                return
+            if left <= 0:
+                raise self._unready()
+        raise self._revoked
 
     @property
     def spiffe_id(self) -> SpiffeId:
-        raise NotImplementedError
+        return self._state.spiffe_id
+
+    @property
+    def state(self) -> AgentState:
+        return self._state
 
     @property
     def credentials(self) -> CredentialStore:
         """The current certificate and key, and TLS contexts that follow each rotation."""
-        raise NotImplementedError
+        return self._store
 
     @property
     def view(self) -> TrustView:
-        raise NotImplementedError
+        return self._view
 
     @property
     def socket_path(self) -> Path:
         """What `FLTRUST_AGENT_SOCKET` must say for the app process."""
-        raise NotImplementedError
+        return self._socket_path
 
     @property
     def node_key_path(self) -> Path:
         """A participant's Flower node key, for ``--auth-supernode-private-key``; ``.pub`` lies beside it."""
-        raise NotImplementedError
+        return self._state.node_key_path
 
     @property
-    def agent(self) -> ParticipantAgent | AggregatorAgent:
+    def agent(self) -> ParticipantCore | AggregatorCore:
         """What answers on the socket, for callers in this process."""
-        raise NotImplementedError
+        if self._core is None:
+            raise AgentUnavailable(f"expected the agent of {self.spiffe_id} to run, it was not started")
+        return self._core
+
+    @property
+    def participant(self) -> ParticipantCore:
+        if not isinstance(self.agent, ParticipantCore):
+            raise PermissionDenied(f"expected the agent of a participant, this one is {self.spiffe_id}'s")
+        return self.agent
+
+    @property
+    def aggregator(self) -> AggregatorCore:
+        if not isinstance(self.agent, AggregatorCore):
+            raise PermissionDenied(f"expected the agent of an aggregator, this one is {self.spiffe_id}'s")
+        return self.agent
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """What this agent refused to check or sign, by reason."""
+        return self.agent.refusals
+
+    @property
+    def revoked(self) -> Revoked | None:
+        """How this identity learned that it is revoked, if it did."""
+        return self._revoked
 
     def __enter__(self) -> Self:
         self.start()
@@ -95,3 +201,129 @@ class AgentHost:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _serve(self, coordinator: Coordinator, stack: ExitStack) -> AgentServer:
+        """Build the core of our role and the server in front of it."""
+        log: FeedLog | None = None
+        if self.spiffe_id.role is Role.PARTICIPANT:
+            participant = self._participant(stack)
+            handlers = participant_handlers(participant)
+            self._core = participant
+        else:
+            log = FeedLog(self._view, clock=self._clock)
+            aggregator = AggregatorCore(
+                self._store, view=self._view, log=log, coordinator=coordinator, clock=self._clock
+            )
+            handlers = aggregator_handlers(aggregator)
+            self._core = aggregator
+        server = AgentServer(self._socket_path, handlers=handlers, log=log, allowed_uids=self._allowed)
+        stack.callback(server.stop)
+        return server
+
+    def _participant(self, stack: ExitStack) -> ParticipantCore:
+        node_key = self._state.load_node_key().key_id
+        if node_key != self._state.record.node_key:
+            raise Conflict(
+                f"expected the node key that {self.spiffe_id} enrolled at {self.node_key_path}, found another",
+                hint="restore it, or join again with a token made with --replace",
+            )
+        journal = Journal(self._state.journal_path)
+        stack.callback(journal.close)
+        journal.prune(now=self._clock.now())
+
+        def note_closed(event: TrustEvent) -> None:
+            if event.kind is EventKind.RUN_CLOSED and event.run_id is not None:
+                try:
+                    journal.close_run(event.run_id, at=event.at)
+                except FltrustError as error:
+                    _log.warning("could not note that run %s is closed: %s", event.run_id, error)
+
+        self._view.subscribe(note_closed)
+        return ParticipantCore(
+            self._store,
+            node_key=node_key,
+            view=self._view,
+            journal=journal,
+            clock=self._clock,
+            events=self._events,
+        )
+
+    def _heed(self, event: TrustEvent) -> None:
+        """Notice our own revocation in the feed.
+
+        By certificate or key alone: a revocation of the whole identity lists them, and the feed also
+        replays those that came before this identity was enrolled anew.
+        """
+        current = self._store.current.certificate
+        if event.kind is EventKind.REVOKED and (
+            current.serial in event.serials or current.key_id in event.keys
+        ):
+            self._take_revocation(
+                Revoked(
+                    f"{self.spiffe_id} was revoked at epoch {event.epoch} ({event.reason or 'no reason given'})",
+                    hint="ask an operator why; a token made with --replace enrolls it anew",
+                )
+            )
+
+    def _take_revocation(self, error: Revoked) -> None:
+        if self._revoked is not None:
+            return
+        self._revoked = error
+        if self._core is not None:
+            self._core.halt(error)
+        _log.error("this agent signs nothing any more: %s", error)
+        self._events.emit("agent-revoked", identity=str(self.spiffe_id), reason=error.reason)
+        if self._on_revoked is not None:
+            self._on_revoked(error)
+
+    def _say_renewed(self, credentials: object) -> None:
+        certificate = self._store.current.certificate
+        self._events.emit(
+            "certificate-renewed",
+            identity=str(self.spiffe_id),
+            serial=certificate.serial.hex,
+            not_after=certificate.not_after,
+        )
+
+    def _unready(self) -> FltrustError:
+        last = None if self._follower is None else self._follower.last_error
+        return last or CoordinatorUnavailable(
+            f"expected the coordinator at {self._state.record.address} to answer, it has not so far",
+            hint="is it running and reachable from here?",
+        )
+
+
+class _WatchForRevocation(TrustFeed):
+    """The coordinator's feed; tells the host when the coordinator refuses us as revoked."""
+
+    def __init__(self, feed: TrustFeed, host: AgentHost) -> None:
+        self._feed = feed
+        self._host = host
+
+    def watch(self, after: Epoch) -> Iterator[FeedItem]:
+        return _Items(self._feed.watch(after), self._host)
+
+
+class _Items(Iterator[FeedItem]):
+    def __init__(self, items: Iterator[FeedItem], host: AgentHost) -> None:
+        self._items = items
+        self._host = host
+        self._shown = host.credentials.current
+
+    def __next__(self) -> FeedItem:
+        try:
+            return next(self._items)
+        except Revoked as error:
+            # A hold ends; and a certificate that we have replaced meanwhile says nothing about us.
+            if error.reason != Refusal.HELD and self._host.credentials.current is self._shown:
+                self._host._take_revocation(error)
+            raise
+
+    def close(self) -> None:
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            close()
+
+
+def _over_network(state: AgentState, store: CredentialStore) -> Coordinator:
+    return CoordinatorClient(state.record.address, lambda: store.current, state.spiffe_id.domain)

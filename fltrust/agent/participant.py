@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 
 from fltrust.agent.counters import RefusalCounter
 from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.agent.journal import Journal, Question
 from fltrust.agent.ports import AgentIdentity, ReceivedInstruction
 from fltrust.clock import Clock
-from fltrust.errors import Refusal, Revoked, StatementRefused
+from fltrust.errors import FltrustError, Refusal, Revoked, StatementRefused
+from fltrust.eventlog import EventLog
 from fltrust.identity import Digest, KeyId, RunId
 from fltrust.revocation.view import TrustView
 from fltrust.updates.signing import SignedStatement, sign_statement
@@ -49,6 +52,7 @@ class ParticipantCore:
         journal: Journal,
         clock: Clock,
         patience: float = 2.0,
+        events: EventLog | None = None,
     ) -> None:
         self._credentials = credentials
         self._node_key = node_key
@@ -56,6 +60,7 @@ class ParticipantCore:
         self._journal = journal
         self._clock = clock
         self._patience = patience
+        self._events = events
         self._halted: Revoked | None = None
         self._refusals = RefusalCounter()
 
@@ -72,37 +77,22 @@ class ParticipantCore:
         return self._refusals.snapshot()
 
     def check_instruction(self, received: ReceivedInstruction) -> None:
-        with self._refusals.counting():
-            self._verify(received)
+        with self._recording(received):
+            _, instruction = self._verify(received)
+        self._say("instruction-accepted", instruction)
 
     def sign_update(self, received: ReceivedInstruction, *, reply: Digest, reply_type: str) -> bytes:
-        with self._refusals.counting():
+        with self._recording(received):
             current, instruction = self._verify(received)
-            statement = instruction.statement
-            if reply_type != statement.message_type:  # 8
+            if reply_type != instruction.statement.message_type:  # 8
                 raise StatementRefused(
-                    f"expected a reply of type {statement.message_type!r}, got {reply_type[:80]!r}",
+                    f"expected a reply of type {instruction.statement.message_type!r}, "
+                    f"got {reply_type[:80]!r}",
                     reason=Refusal.WRONG_PHASE,
                 )
             now = self._clock.now()
-            update = UpdateStatement(
-                domain=statement.domain,
-                run_id=statement.run_id,
-                round=statement.round,
-                phase=statement.phase,
-                step=statement.step,
-                instruction_id=statement.instruction_id,
-                participant=statement.participant,
-                node_id=statement.node_id,
-                node_key=statement.node_key,
-                message_type=statement.message_type,
-                content=reply,
-                model=statement.model,
-                certificate=current.certificate.fingerprint,
-                instruction=instruction.payload_digest,
-                signed_at=now,
-            )
-            return self._journal.remember(  # 9
+            update = _answer(instruction, reply, current, now)
+            signed = self._journal.remember(  # 9
                 _question(instruction),
                 reply=reply,
                 at=now,
@@ -110,6 +100,8 @@ class ParticipantCore:
                     update, signer=current.signer, chain=current.chain_der
                 ).to_bytes(),
             )
+        self._say("update-signed", instruction)
+        return signed
 
     def _verify(self, received: ReceivedInstruction) -> tuple[Credentials, VerifiedInstruction]:
         if self._halted is not None:  # 1
@@ -143,6 +135,58 @@ class ParticipantCore:
                 reason=Refusal.RUN_NOT_OPEN,
                 hint="was the run closed, or is the ServerApp's grid a TrustedGrid?",
             )
+
+    def _say(self, event: str, instruction: VerifiedInstruction) -> None:
+        if self._events is not None:
+            statement = instruction.statement
+            self._events.emit(
+                event,
+                participant=str(statement.participant),
+                run_id=str(int(statement.run_id)),
+                round=statement.round,
+                phase=str(statement.phase),
+                instruction=str(instruction.payload_digest),
+            )
+
+    @contextmanager
+    def _recording(self, received: ReceivedInstruction) -> Iterator[None]:
+        """Count and log a refusal on its way out; what it says of the run is the app's claim."""
+        try:
+            with self._refusals.counting():
+                yield
+        except FltrustError as error:
+            if self._events is not None:
+                self._events.emit(
+                    "instruction-refused",
+                    participant=str(self._credentials.spiffe_id),
+                    run_id=str(int(received.run_id)),
+                    reason=error.reason,
+                )
+            raise
+
+
+def _answer(
+    instruction: VerifiedInstruction, reply: Digest, current: Credentials, now: datetime
+) -> UpdateStatement:
+    """What the signature binds: the instruction in full, the reply, and the certificate."""
+    statement = instruction.statement
+    return UpdateStatement(
+        domain=statement.domain,
+        run_id=statement.run_id,
+        round=statement.round,
+        phase=statement.phase,
+        step=statement.step,
+        instruction_id=statement.instruction_id,
+        participant=statement.participant,
+        node_id=statement.node_id,
+        node_key=statement.node_key,
+        message_type=statement.message_type,
+        content=reply,
+        model=statement.model,
+        certificate=current.certificate.fingerprint,
+        instruction=instruction.payload_digest,
+        signed_at=now,
+    )
 
 
 def _question(instruction: VerifiedInstruction) -> Question:

@@ -29,13 +29,6 @@ def identity_from(text: str, *, domain: TrustDomain) -> SpiffeId:
     """Read `site-a` (a participant), `operator/admin`, or a whole SPIFFE ID."""
     if text.startswith("spiffe://"):
         return SpiffeId.parse(text)
-    role, slash, name = text.rpartition("/")
-    return SpiffeId(domain, Role(role) if slash and role in set(Role) else _participant(role), Name(name))
-
-
-def _participant(role: str) -> Role:
-    if role:
-        from fltrust.errors import Malformed
-
-        raise Malformed(f"expected a role of {', '.join(Role)}, got {role[:80]!r}")
-    return Role.PARTICIPANT
+    if "/" not in text:
+        return SpiffeId(domain, Role.PARTICIPANT, Name(text))
+    return SpiffeId.parse(f"spiffe://{domain}/{text}")

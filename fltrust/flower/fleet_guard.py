@@ -385,8 +385,8 @@ class FleetGuard:
                 f"node {node_id} pushes a message in the name of node {meta.src_node_id}",
                 reason=Refusal.WRONG_NODE,
             )
-        if message.HasField("content") or not is_object_id(meta.message_id):
-            raise Malformed("expected a message under its object id, without content, in push-messages")
+        if message.content.ByteSize() or not is_object_id(meta.message_id):
+            raise Malformed("expected a message under its object id, its content empty, in push-messages")
         if tree.object_id != meta.message_id:
             raise Malformed("expected the message at the root of its object tree", reason=Refusal.STRUCTURE)
         given = self._ledger.instruction(node_id, meta.reply_to_message_id)
