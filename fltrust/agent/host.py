@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from fltrust.agent.aggregator import AggregatorCore
-from fltrust.agent.credentials import CredentialStore
+from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.agent.feedlog import FeedLog
 from fltrust.agent.handlers import aggregator_handlers, participant_handlers
 from fltrust.agent.journal import Journal
@@ -96,6 +97,7 @@ class AgentHost:
         self._events = events or EventLog.from_environment(process=f"agent {self.spiffe_id.name}")
         self._connect = connect or _over_network
         self._revoked: Revoked | None = None
+        self._telling = threading.Lock()
         self._core: ParticipantCore | AggregatorCore | None = None
         self._follower: TrustFollower | None = None
         self._renewer: Renewer | None = None
@@ -224,7 +226,7 @@ class AgentHost:
         node_key = self._state.load_node_key().key_id
         if node_key != self._state.record.node_key:
             raise Conflict(
-                f"expected the node key that {self.spiffe_id} enrolled at {self.node_key_path}, found another",
+                f"expected the node key that {self.spiffe_id} enrolled, found another at {self.node_key_path}",
                 hint="restore it, or join again with a token made with --replace",
             )
         journal = Journal(self._state.journal_path)
@@ -260,15 +262,16 @@ class AgentHost:
         ):
             self._take_revocation(
                 Revoked(
-                    f"{self.spiffe_id} was revoked at epoch {event.epoch} ({event.reason or 'no reason given'})",
+                    f"{self.spiffe_id} was revoked at epoch {event.epoch} ({event.reason or 'unspecified'})",
                     hint="ask an operator why; a token made with --replace enrolls it anew",
                 )
             )
 
     def _take_revocation(self, error: Revoked) -> None:
-        if self._revoked is not None:
-            return
-        self._revoked = error
+        with self._telling:
+            if self._revoked is not None:
+                return
+            self._revoked = error
         if self._core is not None:
             self._core.halt(error)
         _log.error("this agent signs nothing any more: %s", error)
@@ -276,8 +279,8 @@ class AgentHost:
         if self._on_revoked is not None:
             self._on_revoked(error)
 
-    def _say_renewed(self, credentials: object) -> None:
-        certificate = self._store.current.certificate
+    def _say_renewed(self, credentials: Credentials) -> None:
+        certificate = credentials.certificate
         self._events.emit(
             "certificate-renewed",
             identity=str(self.spiffe_id),

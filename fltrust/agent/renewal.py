@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.clock import Clock
-from fltrust.enrollment.types import Registrar
+from fltrust.enrollment.types import Issued
 from fltrust.errors import FltrustError, Refusal, Revoked, StorageUnavailable
 from fltrust.keys import generate
 from fltrust.pki import BACKDATE, create_csr
@@ -56,6 +57,12 @@ class _Plan:
     attempt: int = 0
 
 
+class RenewalDesk(Protocol):
+    """Where the next certificate comes from; `Registrar.renew`."""
+
+    def renew(self, csr_der: bytes) -> Issued: ...
+
+
 class Renewer:
     """Keeps a `CredentialStore` supplied with valid certificates until `stop` or revocation.
 
@@ -67,14 +74,14 @@ class Renewer:
     def __init__(
         self,
         store: CredentialStore,
-        registrar: Registrar,
+        desk: RenewalDesk,
         *,
         clock: Clock,
         rng: random.Random,
         on_revoked: Callable[[Revoked], None] | None = None,
     ) -> None:
         self._store = store
-        self._registrar = registrar
+        self._desk = desk
         self._clock = clock
         self._rng = rng
         self._on_revoked = on_revoked
@@ -107,7 +114,7 @@ class Renewer:
         """
         old = self._store.current
         signer = generate()  # 1
-        issued = self._registrar.renew(create_csr(signer))
+        issued = self._desk.renew(create_csr(signer))
         bundle = old.bundle
         if issued.bundle.domain == bundle.domain and issued.bundle.sequence > bundle.sequence:  # 3
             bundle = issued.bundle

@@ -242,7 +242,7 @@ class Registry:
             secret=b"s" * 32,
         )
 
-    def enroll(self, token: JoinToken, request: EnrollRequest) -> Issued:
+    def enroll(self, token: JoinToken, request: EnrollRequest) -> Issued:  # noqa: ARG002
         if (request.node_key is not None) != (self.who.role is Role.PARTICIPANT):
             raise Malformed("a node key is a participant's")
         if request.node_key is not None and request.node_key_proof is not None:

@@ -266,4 +266,4 @@ def test_the_identity_of_a_participant_names_its_node_key(here: Scene) -> None:
     identity = here.participant.identity()
     assert (identity.spiffe_id, identity.node_key) == (SITE, here.world.node_key())
     assert here.aggregator.identity().node_key is None
-    assert NODE == here.world.draft().node_id
+    assert here.world.draft().node_id == NODE
