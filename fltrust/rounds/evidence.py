@@ -88,6 +88,7 @@ def check_candidate(
         instruction=instruction.payload_digest,
         update=update.payload_digest,
         content=update.statement.content,
+        signed_at=update.statement.signed_at,
         certificate=update.certificate,
         instructed_by=instruction.certificate,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -58,6 +59,7 @@ class Offer:
     instruction: Digest
     update: Digest
     content: Digest
+    signed_at: datetime
     certificate: VerifiedCertificate
     instructed_by: VerifiedCertificate | None = None
 
