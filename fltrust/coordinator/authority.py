@@ -106,9 +106,9 @@ class Authority:
         self.check_watch(after)
         with self.ledger.reading() as tx:
             found = tx.events.read(after, limit=max(1, min(limit, MAX_EVENTS)))
-        if reader is None or reader.role in (Role.AGGREGATOR, Role.OPERATOR):
+        if reader is None:
             return found
-        return tuple(_as_read_by(reader, event) for event in found)
+        return tuple(as_read_by(reader, event) for event in found)
 
     def check_watch(self, after: Epoch) -> None:
         """Return only if the feed has reached `after`; a watcher that is ahead followed another feed."""
@@ -181,7 +181,10 @@ class Authority:
         self.rounds.identity = SigningIdentity(signer, tuple(chain))
 
 
-def _as_read_by(reader: SpiffeId, event: TrustEvent) -> TrustEvent:
+def as_read_by(reader: SpiffeId, event: TrustEvent) -> TrustEvent:
+    """The event as `reader` may read it: itself, or REDACTED. The rule is that of `Authority.events`."""
+    if reader.role in (Role.AGGREGATOR, Role.OPERATOR):
+        return event
     subject = event.subject
     if subject is None or subject == reader or subject.role is not Role.PARTICIPANT:
         return event
