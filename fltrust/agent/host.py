@@ -226,7 +226,7 @@ class AgentHost:
         node_key = self._state.load_node_key().key_id
         if node_key != self._state.record.node_key:
             raise Conflict(
-                f"expected the node key that {self.spiffe_id} enrolled, found another at {self.node_key_path}",
+                f"expected the node key that {self.spiffe_id} enrolled, {self.node_key_path} is another",
                 hint="restore it, or join again with a token made with --replace",
             )
         journal = Journal(self._state.journal_path)

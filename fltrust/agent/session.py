@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fltrust.agent.credentials import CredentialStore
+from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.agent.renewal import Renewer, next_renewal
 from fltrust.agent.state import AgentState, passphrase_from_environment
 from fltrust.client import CoordinatorClient
@@ -21,9 +21,10 @@ _log = logging.getLogger("fltrust.agent")
 @contextmanager
 def connect(
     state_dir: Path, *, passphrase: bytes | None = None, clock: Clock | None = None
-) -> Iterator[CoordinatorClient]:
-    """Speak to the coordinator until the block ends; a certificate past two thirds of its life is renewed.
+) -> Iterator[tuple[CoordinatorClient, Credentials]]:
+    """Speak to the coordinator until the block ends; yields the client and who is speaking.
 
+    A certificate past two thirds of its life is renewed first.
     `passphrase` is by default that of the environment. A renewal that fails is logged: the old
     certificate is good until it expires.
     """
@@ -38,4 +39,4 @@ def connect(
                 Renewer(store, client, clock=at, rng=rng).renew()
             except FltrustError as error:
                 _log.warning("could not renew the certificate of %s: %s", state.spiffe_id, error)
-        yield client
+        yield client, store.current
