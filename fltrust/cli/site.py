@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +13,19 @@ from fltrust.cli.options import AsJson, State
 from fltrust.cli.output import print_rows, say
 from fltrust.errors import Malformed
 from fltrust.identity import Role
+from fltrust.revocation.view import ReachMode, ReachPolicy
 
+_READY_SECONDS = 30.0
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": False}
 _MAX_TOKEN_INPUT = 4096
+
+Unreachable = Annotated[
+    ReachMode,
+    typer.Option(
+        help="When the coordinator is out of reach: stop at --stale-after, at 20 times that, or never."
+    ),
+]
+StaleAfter = Annotated[str, typer.Option(help="How old the view of the trust feed may be, e.g. 30s.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -78,6 +89,8 @@ def supernode(
         list[int] | None,
         typer.Option(help="A uid that may use the agent's socket beside your own, e.g. the ClientApp's."),
     ] = None,
+    unreachable: Unreachable = ReachMode.HARD_FAIL,
+    stale_after: StaleAfter = "30s",
 ) -> None:
     """Run a SuperNode under trust: fltrust supernode -- [flower-supernode's own arguments].
 
@@ -92,6 +105,7 @@ def supernode(
     host = AgentHost(
         state or find_state(Role.PARTICIPANT),
         passphrase=passphrase_from_environment(),
+        policy=_reach(unreachable, stale_after),
         allowed_uids=None if not allow_uid else _with_own_uid(allow_uid),
     )
     expected = (
@@ -106,13 +120,15 @@ def superlink(
     state: State = None,
     fleet: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where SuperNodes connect, with mutual TLS.")
-    ] = "0.0.0.0:9092",
+    ] = "0.0.0.0:9443",
     hold: Annotated[
         bool,
         typer.Option(
             help="Hold an empty pull until there is something: takes Flower's waits out of a round."
         ),
     ] = True,
+    unreachable: Unreachable = ReachMode.HARD_FAIL,
+    stale_after: StaleAfter = "30s",
 ) -> None:
     """Run a SuperLink under trust: fltrust superlink -- [flower-superlink's own arguments].
 
@@ -121,17 +137,22 @@ def superlink(
     """
     from fltrust.agent.host import AgentHost
     from fltrust.agent.state import find_state, passphrase_from_environment
-    from fltrust.flower.superlink import run_superlink
+    from fltrust.flower.superlink import SuperlinkOptions, run_superlink
 
-    host_name, _, port = fleet.rpartition(":")
-    if not host_name or not port.isdigit() or not 0 <= int(port) < 65536:
+    fleet_host, _, port = fleet.rpartition(":")
+    if not fleet_host or not port.isdigit() or not 0 <= int(port) < 65536:
         raise Malformed(f"expected --fleet HOST:PORT, got {fleet[:80]!r}")
-    host = AgentHost(state or find_state(Role.AGGREGATOR), passphrase=passphrase_from_environment())
-    options = {} if hold else {"hold_seconds": 0.0}
-    code = run_superlink(
-        context.args, host=host, fleet_host=host_name.strip("[]"), fleet_port=int(port), **options
+    options = SuperlinkOptions(fleet_host=fleet_host.strip("[]"), fleet_port=int(port))
+    if not hold:
+        options = dataclasses.replace(options, hold_seconds=0.0)
+    host = AgentHost(
+        state or find_state(Role.AGGREGATOR),
+        passphrase=passphrase_from_environment(),
+        policy=_reach(unreachable, stale_after),
     )
-    raise typer.Exit(code)
+    with host:
+        host.wait_ready(_READY_SECONDS)
+        run_superlink(context.args, host=host, options=options)
 
 
 _COLUMNS = {"spiffe_id": "IDENTITY", "serial": "CERTIFICATE", "not_after": "VALID UNTIL", "state": "STATE"}
@@ -155,6 +176,13 @@ def _identity_row(folder: Path) -> dict[str, object]:
         "node_key": opened.record.node_key,
         "state": str(folder),
     }
+
+
+def _reach(mode: ReachMode, stale_after: str) -> ReachPolicy:
+    from fltrust.cli.times import parse_duration
+
+    bound = parse_duration(stale_after)
+    return ReachPolicy(mode, bound, 20 * bound)
 
 
 def _with_own_uid(others: list[int]) -> frozenset[int]:
