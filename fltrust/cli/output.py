@@ -12,8 +12,8 @@ from datetime import datetime
 
 from fltrust.clock import to_rfc3339
 
-Cell = str | int | float | bool | datetime | None | Sequence["Cell"] | Mapping[str, "Cell"]
-Row = Mapping[str, Cell]
+Row = Mapping[str, object]
+"""Cells are text, numbers, aware times, None, and lists and mappings of these."""
 
 
 def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool, empty: str) -> None:
@@ -36,7 +36,7 @@ def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool
     Console(highlight=False).print(table)
 
 
-def print_json(value: Cell, *, lines: bool = False) -> None:
+def print_json(value: object, *, lines: bool = False) -> None:
     """Print one JSON document to standard output; with `lines`, on one line, at once."""
     sys.stdout.write(json.dumps(value, indent=None if lines else 2, default=_plain) + "\n")
     if lines:
@@ -48,7 +48,7 @@ def say(message: str) -> None:
     sys.stderr.write(message + "\n")
 
 
-def _text(value: Cell) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, datetime):
@@ -57,7 +57,9 @@ def _text(value: Cell) -> str:
         return str(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_text(v)}" for k, v in value.items())
-    return ", ".join(_text(v) for v in value)
+    if isinstance(value, Sequence):
+        return ", ".join(_text(v) for v in value)
+    raise TypeError(f"no text form for {type(value).__name__}")
 
 
 def _plain(value: object) -> object:

@@ -10,6 +10,7 @@ from fltrust.cli.options import AsJson, State
 from fltrust.cli.output import Row, print_json, print_rows
 from fltrust.cli.session import identity_from, operator_session
 from fltrust.errors import Malformed
+from fltrust.identity import RunId
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 
 if TYPE_CHECKING:
@@ -146,10 +147,8 @@ def _target(
     return RevocationTarget(run=run_id_from(str(run)))
 
 
-def run_id_from(text: str) -> int:
+def run_id_from(text: str) -> RunId:
     """Read a run id as Flower prints it, in decimal."""
-    from fltrust.identity import RunId
-
     if not text.isascii() or not text.isdigit():
         raise Malformed(f"expected a run id in decimal, as 'flwr ls' shows it, got {text[:40]!r}")
     return RunId(int(text))

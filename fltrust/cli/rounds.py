@@ -69,7 +69,7 @@ def export(
     """Write the whole record of a run, with all evidence and the roots, to be verified elsewhere."""
     from fltrust.files import write_durably
     from fltrust.pki import root_fingerprint
-    from fltrust.rounds.export import export_record
+    from fltrust.wire.record import export_record
 
     with operator_session(state) as (client, me):
         data, root = export_record(client, me.bundle, run_id_from(run)), root_fingerprint(me.bundle.roots[0])
@@ -100,7 +100,7 @@ def verify(
     """
     from fltrust.errors import Malformed
     from fltrust.pki import root_fingerprint
-    from fltrust.rounds.export import export_record, verify_record
+    from fltrust.wire.record import export_record, verify_record
 
     if record is not None and root is None:
         raise Malformed(
@@ -113,7 +113,7 @@ def verify(
     else:
         from fltrust.files import read_bounded
         from fltrust.identity import Digest
-        from fltrust.rounds.export import MAX_RECORD
+        from fltrust.wire.record import MAX_RECORD
 
         data, trusted = read_bounded(record, limit=MAX_RECORD), Digest.parse(str(root))
     report = verify_record(data, run_id_from(run), root=trusted)

@@ -1,0 +1,125 @@
+"""The written record of a run as JSON lines: exported whole, verified anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf import json_format
+
+from fltrust.errors import CertificateRefused, Malformed, NotFound, Oversized
+from fltrust.identity import Digest, Epoch, RunId
+from fltrust.pki.bundle import pin_bundle
+from fltrust.pki.types import TrustBundle
+from fltrust.revocation.events import TrustEvent
+from fltrust.revocation.ports import TrustFeed
+from fltrust.rounds.chain import ChainReport, verify_chain
+from fltrust.rounds.types import RoundArchive, RoundRecord
+from fltrust.wire.enrollment import bundle_from_pb, bundle_to_pb
+from fltrust.wire.pb import record_pb2 as pb
+from fltrust.wire.rounds import record_from_pb, record_to_pb
+from fltrust.wire.trust import event_from_pb, event_to_pb
+
+FORMAT = "fltrust-record-v1"
+MAX_RECORD = 512 * 1024 * 1024
+MAX_LINE = 128 * 1024 * 1024
+
+
+class Archive(RoundArchive, TrustFeed, Protocol):
+    """Where a record is read from: a session with the coordinator."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRecord:
+    """What one record file holds; nothing of it is verified yet."""
+
+    run_id: RunId
+    bundle: TrustBundle
+    events: tuple[TrustEvent, ...]
+    rounds: tuple[RoundRecord, ...]
+
+
+def export_record(archive: Archive, bundle: TrustBundle, run_id: RunId) -> bytes:
+    """The record of a run, complete: roots, trust feed, rounds with all evidence.
+
+    `NotFound` for a run without rounds.
+    """
+    summaries = archive.list_rounds(run_id)
+    if not summaries:
+        raise NotFound(f"expected rounds of run {int(run_id)}, found none", hint="see: fltrust rounds list")
+    header = pb.RecordHeader(format=FORMAT, run_id=int(run_id), bundle=bundle_to_pb(bundle))
+    lines = [pb.RecordLine(header=header)]
+    lines.extend(pb.RecordLine(event=event_to_pb(event)) for event in _feed_so_far(archive))
+    lines.extend(
+        pb.RecordLine(round=record_to_pb(archive.get_round(run_id, summary.key.step)))
+        for summary in summaries
+    )
+    return b"".join(json_format.MessageToJson(line, indent=None).encode() + b"\n" for line in lines)
+
+
+def read_record(data: bytes) -> WrittenRecord:
+    """Parse what `export_record` writes; bounded, and strict about unknown fields and order."""
+    if len(data) > MAX_RECORD:
+        raise Oversized(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)}")
+    lines = _lines(data)
+    header = next(lines, None)
+    if header is None or header.WhichOneof("line") != "header" or header.header.format != FORMAT:
+        raise Malformed(f"expected a record that begins with a header of format {FORMAT!r}")
+    events: list[TrustEvent] = []
+    rounds: list[RoundRecord] = []
+    for line in lines:
+        match line.WhichOneof("line"):
+            case "event":
+                events.append(event_from_pb(line.event))
+            case "round":
+                rounds.append(record_from_pb(line.round))
+            case other:
+                raise Malformed(f"expected events and rounds after the header, got {other}")
+    return WrittenRecord(
+        RunId(header.header.run_id), bundle_from_pb(header.header.bundle), tuple(events), tuple(rounds)
+    )
+
+
+def verify_record(data: bytes, run_id: RunId, *, root: Digest) -> ChainReport:
+    """Verify a record with nothing trusted but the root's fingerprint.
+
+    1. The record is well formed and about this run.
+    2. One of its roots has the fingerprint; the others are dropped.
+    3. Steps 1 to 5 of `fltrust.rounds.chain.verify_chain`.
+
+    The trust feed in a record is what the coordinator told the exporter: it is checked against the
+    receipts' epochs, but not signed by itself.
+    """
+    record = read_record(data)  # 1
+    if record.run_id != run_id or any(r.key.run_id != run_id for r in record.rounds):
+        raise Malformed(f"expected the record of run {int(run_id)}, got that of run {int(record.run_id)}")
+    try:
+        trusted = pin_bundle(record.bundle, root)  # 2
+    except CertificateRefused as error:
+        error.hint = error.hint or "is this the record of another federation?"
+        raise
+    return verify_chain(record.rounds, trusted, events=record.events)  # 3
+
+
+def _feed_so_far(archive: TrustFeed) -> Iterator[TrustEvent]:
+    for item in archive.watch(Epoch(0)):
+        if not isinstance(item, TrustEvent):
+            return
+        yield item
+
+
+def _lines(data: bytes) -> Iterator[pb.RecordLine]:
+    for line in _split(data):
+        if len(line) > MAX_LINE:
+            raise Oversized(f"expected lines of at most {MAX_LINE} bytes in a record, got {len(line)}")
+        message = pb.RecordLine()
+        try:
+            json_format.Parse(line, message, max_recursion_depth=16)
+        except (json_format.ParseError, UnicodeDecodeError, RecursionError, ValueError):
+            raise Malformed("expected a record of JSON lines, got a line that is none") from None
+        yield message
+
+
+def _split(data: bytes) -> Iterable[bytes]:
+    return (line for line in data.split(b"\n") if line)
