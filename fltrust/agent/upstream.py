@@ -98,18 +98,9 @@ class Dialer:
         self.view.judge(current.certificate)  # 2
         connection = self._handshake()  # 3
         try:
-            theirs = verify_certificate(  # 4
-                presented_chain(connection),
-                bundle=current.bundle,
-                at=self.clock.now(),
-                expect_role=Role.AGGREGATOR,
-                purpose="server",
+            theirs = verify_aggregator(  # 4
+                connection, bundle=current.bundle, clock=self.clock, aggregator=self.aggregator
             )
-            if self.aggregator is not None and theirs.spiffe_id != self.aggregator:
-                raise CertificateRefused(
-                    f"expected {self.aggregator} at {self.where}, got {theirs.spiffe_id}",
-                    reason=Refusal.UNKNOWN_IDENTITY,
-                )
             self.view.judge(theirs)  # 5
         except BaseException:
             connection.close()
@@ -166,6 +157,25 @@ class Dialer:
                 reason="superlink-unreachable",
                 hint="is it 'fltrust superlink', and is this the Fleet API's port?",
             ) from None
+
+
+def verify_aggregator(
+    connection: ssl.SSLSocket, *, bundle: TrustBundle, clock: Clock, aggregator: SpiffeId | None
+) -> VerifiedCertificate:
+    """Return whose server answered on a connection just made; `CertificateRefused` unless it is an aggregator
+    of the bundle's domain, and `aggregator` where one is named. Its standing is judged separately."""
+    theirs = verify_certificate(
+        presented_chain(connection),
+        bundle=bundle,
+        at=clock.now(),
+        expect_role=Role.AGGREGATOR,
+        purpose="server",
+    )
+    if aggregator is not None and theirs.spiffe_id != aggregator:
+        raise CertificateRefused(
+            f"expected {aggregator} to answer, got {theirs.spiffe_id}", reason=Refusal.UNKNOWN_IDENTITY
+        )
+    return theirs
 
 
 def presented_chain(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:

@@ -1,0 +1,187 @@
+"""`fltrust supernode`: the participant's agent, and an unmodified `flower-supernode` behind it.
+
+sidecar   flower-supernode ── TLS on 127.0.0.1 ──► relay (this process) ── mutual TLS ──► superlink
+direct    flower-supernode, with our TLS context in the place of Flower's ── mutual TLS ──► superlink
+
+The sidecar is the default: it knows nothing of Flower but its command line (docs/decisions/0003).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from fltrust.agent.credentials import CredentialStore
+from fltrust.agent.relay import Relay
+from fltrust.errors import FltrustError, Malformed, NotFound, Refusal, Revoked, Unavailable
+from fltrust.flower.child import Child
+from fltrust.flower.direct_channel import DirectChannel
+from fltrust.flower.supernode_args import SupernodeArgs, scripts_folder, supernode_environment
+from fltrust.identity import SpiffeId
+from fltrust.revocation.events import TrustEvent
+from fltrust.revocation.view import TrustView
+
+Mode = Literal["sidecar", "direct"]
+
+READY_TIMEOUT = 10.0
+"""Seconds between two complaints that the coordinator is out of reach at the start."""
+
+_log = logging.getLogger("fltrust.supernode")
+
+
+class SupernodeHost(Protocol):
+    """The participant's agent, as far as the SuperNode needs it; `AgentHost` is one."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def wait_ready(self, timeout: float) -> None: ...
+
+    @property
+    def spiffe_id(self) -> SpiffeId: ...
+
+    @property
+    def credentials(self) -> CredentialStore: ...
+
+    @property
+    def view(self) -> TrustView: ...
+
+    @property
+    def socket_path(self) -> Path: ...
+
+    @property
+    def node_key_path(self) -> Path: ...
+
+
+def run_supernode(
+    flower_args: Sequence[str],
+    *,
+    host: SupernodeHost,
+    mode: Mode = "sidecar",
+    aggregator: SpiffeId | None = None,
+    environment: Mapping[str, str] | None = None,
+    check_peer_uid: bool = True,
+) -> int:
+    """Run until flower-supernode ends, and return its exit code (128 and the number for a signal).
+
+    Starts `host`, and stops it at the end. `flower_args` are `flower-supernode`'s own, with the real
+    superlink in ``--superlink``; refuses (`Malformed`) those that are ours to give. `aggregator` is who must
+    answer there; None takes any aggregator of the domain in good standing. While the coordinator is out of
+    reach at the start, it waits. SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on. Nothing that Flower
+    started is left behind.
+
+    A participant that is revoked while it runs is stopped, and `Revoked` raised. One on hold goes on:
+    its connections are cut until it is released.
+    """
+    args = SupernodeArgs.parse(flower_args)
+    base = os.environ if environment is None else environment
+    if args.superlink is None:
+        with Child((_flower_supernode(), *args.rest), environment=base) as child:
+            return child.wait()
+    if aggregator is not None and aggregator.domain != host.spiffe_id.domain:
+        raise Malformed(f"expected an aggregator of {host.spiffe_id.domain}, got {aggregator}")
+    host.start()
+    try:
+        _await_ready(host)
+        inherited = supernode_environment(base, agent_socket=host.socket_path)
+        if mode == "direct":
+            return _run_direct(args, host, aggregator, inherited)
+        relay = Relay(
+            args.superlink,
+            credentials=host.credentials,
+            view=host.view,
+            run_folder=host.socket_path.parent,
+            aggregator=aggregator,
+            check_peer_uid=check_peer_uid,
+        )
+        return _run_behind(relay, args, host, inherited)
+    finally:
+        host.stop()
+
+
+def _run_behind(
+    relay: Relay, args: SupernodeArgs, host: SupernodeHost, environment: Mapping[str, str]
+) -> int:
+    with relay:
+        ours = args.behind_relay(
+            relay.address, root_certificates=relay.root_certificates, node_key=host.node_key_path
+        )
+        with Child((_flower_supernode(), *ours), environment=environment) as child:
+            return _supervise(child, host)
+
+
+def _run_direct(
+    args: SupernodeArgs, host: SupernodeHost, aggregator: SpiffeId | None, environment: Mapping[str, str]
+) -> int:
+    with DirectChannel(host.credentials, aggregator=aggregator) as channel:
+        fd = channel.child_fd
+        command = (sys.executable, "-m", "fltrust.flower.supernode_direct", str(fd))
+        ours = args.straight(node_key=host.node_key_path)
+        with Child((*command, *ours), environment=environment, pass_fds=(fd,)) as child:
+            channel.started()
+            return _supervise(child, host)
+
+
+def _supervise(child: Child, host: SupernodeHost) -> int:
+    """Wait for the child; stop it as soon as the trust view says that this participant is revoked."""
+    revoked = threading.Event()
+
+    def look(event: TrustEvent | None = None) -> None:
+        del event
+        why = _revocation_of(host)
+        if why is None or revoked.is_set():
+            return
+        revoked.set()
+        _log.error("%s is revoked: flower-supernode is stopped", host.spiffe_id)
+        # In a thread of its own: the feed must not wait for a SuperNode that is slow to go.
+        threading.Thread(target=child.stop, name="fltrust-stop", daemon=True).start()
+
+    unsubscribe = host.view.subscribe(look)
+    try:
+        look()
+        code = child.wait()
+    finally:
+        unsubscribe()
+    # The superlink may have sent it home before the feed told us why.
+    why = _revocation_of(host)
+    if why is not None:
+        raise Revoked(
+            f"{host.spiffe_id} was revoked, and its SuperNode is stopped: {why.message}",
+            reason=why.reason,
+            hint="ask an operator of the federation; to return, it must be enrolled anew",
+        )
+    return code
+
+
+def _revocation_of(host: SupernodeHost) -> FltrustError | None:
+    try:
+        host.view.judge(host.credentials.current.certificate)
+    except Revoked as error:
+        return None if error.reason == Refusal.HELD else error
+    except FltrustError:
+        return None  # not known yet
+    return None
+
+
+def _await_ready(host: SupernodeHost) -> None:
+    while True:
+        try:
+            host.wait_ready(READY_TIMEOUT)
+            return
+        except Unavailable as error:
+            _log.warning("waiting for the coordinator: %s", error)
+
+
+def _flower_supernode() -> str:
+    path = scripts_folder() / "flower-supernode"
+    if not path.exists():
+        raise NotFound(
+            f"expected Flower's command at {path}, found none", hint="pip install 'fltrust[flower]'"
+        )
+    return str(path)
