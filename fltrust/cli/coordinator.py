@@ -73,14 +73,14 @@ def init(
     """
     from fltrust.cli.times import parse_duration
     from fltrust.coordinator.process import CoordinatorSettings, initialise
-    from fltrust.identity import Name, TrustDomain
+    from fltrust.identity import Name, Role, TrustDomain
 
     settings = CoordinatorSettings(
         domain=TrustDomain(trust_domain),
         bootstrap=bootstrap,
         address=address,
         database=database,
-        participant_lifetime=parse_duration(participant_lifetime),
+        lifetimes={Role.PARTICIPANT: parse_duration(participant_lifetime)},
     )
     made = initialise(
         folder.expanduser(),

@@ -17,7 +17,10 @@ Row = Mapping[str, object]
 
 
 def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool, empty: str) -> None:
-    """Print rows as a table of `columns` (key → heading), or all of them as a JSON array."""
+    """Print rows as a table of `columns` (key → heading), or all of them as a JSON array.
+
+    A table shows `participant/site-a` for a SPIFFE ID: a command speaks of one trust domain.
+    """
     found = list(rows)
     if as_json:
         print_json(found)
@@ -53,7 +56,9 @@ def _text(value: object) -> str:
         return "–"
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-    if isinstance(value, str | int | float):
+    if isinstance(value, str):
+        return "/".join(value.split("/")[3:]) if value.startswith("spiffe://") else value
+    if isinstance(value, int | float):
         return str(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_text(v)}" for k, v in value.items())

@@ -92,7 +92,7 @@ def supernode(
     unreachable: Unreachable = ReachMode.HARD_FAIL,
     stale_after: StaleAfter = "30s",
 ) -> None:
-    """Run a SuperNode under trust: fltrust supernode -- [flower-supernode's own arguments].
+    """Run a SuperNode under trust: fltrust supernode -- ARGUMENTS, which are flower-supernode's own.
 
     Starts the agent and, behind it, an unmodified flower-supernode. Pass --superlink HOST:PORT among
     Flower's arguments: it names the real superlink. TLS and node key options are fltrust's.
@@ -130,7 +130,7 @@ def superlink(
     unreachable: Unreachable = ReachMode.HARD_FAIL,
     stale_after: StaleAfter = "30s",
 ) -> None:
-    """Run a SuperLink under trust: fltrust superlink -- [flower-superlink's own arguments].
+    """Run a SuperLink under trust: fltrust superlink -- ARGUMENTS, which are flower-superlink's own.
 
     Flower's Control and Runtime APIs listen on loopback only (Flower's --host and --port); SuperNodes
     reach the Fleet API at --fleet, with a certificate of this trust domain.

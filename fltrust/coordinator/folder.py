@@ -1,0 +1,138 @@
+"""The coordinator's folder and its settings file, read once when the process is put together.
+
+coordinator.toml   what `init` was told; edit it with the coordinator stopped
+ca/                root.pem, root.key, issuing.pem, issuing.key
+state.db           the database, unless the settings name another
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from fltrust.coordinator.settings import AuthoritySettings
+from fltrust.errors import Malformed
+from fltrust.files import read_bounded, write_durably
+from fltrust.identity import Role, TrustDomain
+
+SETTINGS_FILE = "coordinator.toml"
+_MAX_SETTINGS = 64 * 1024
+_VERSION = 1
+_KEYS = {
+    "version",
+    "trust-domain",
+    "bootstrap",
+    "address",
+    "listen-bootstrap",
+    "listen",
+    "database",
+    "lifetimes",
+}
+_PLAIN = re.compile(r"[^\x00-\x1f\"\\\x7f]*\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorSettings:
+    """What stands in `coordinator.toml`.
+
+    `bootstrap` and `address` are ``host:port`` as sites reach them, and go into join tokens; the `listen`
+    pair says where to listen if that differs. `database` of None is SQLite in the folder.
+    """
+
+    domain: TrustDomain
+    bootstrap: str
+    address: str
+    listen_bootstrap: str | None = None
+    listen: str | None = None
+    database: str | None = None
+    lifetimes: dict[Role, timedelta] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.for_authority()  # bounds lifetimes
+        for text in (self.bootstrap, self.address, self.listen_bootstrap, self.listen, self.database):
+            if text is not None and not _PLAIN.match(text):
+                raise Malformed("expected settings without quotes, backslashes and control characters")
+
+    def for_authority(self) -> AuthoritySettings:
+        return AuthoritySettings(
+            domain=self.domain, bootstrap=self.bootstrap, address=self.address, lifetimes=self.lifetimes
+        )
+
+    def database_url(self, folder: Path) -> str:
+        return self.database or f"sqlite:///{folder.resolve() / 'state.db'}"
+
+    def to_toml(self) -> str:
+        """Write the settings; `from_toml` reads them back."""
+        given = {
+            "trust-domain": str(self.domain),
+            "bootstrap": self.bootstrap,
+            "address": self.address,
+            "listen-bootstrap": self.listen_bootstrap,
+            "listen": self.listen,
+            "database": self.database,
+        }
+        lines = [
+            f"version = {_VERSION}",
+            *(f'{key} = "{text}"' for key, text in given.items() if text is not None),
+        ]
+        if self.lifetimes:
+            lines += ["", "[lifetimes]  # of certificates, in seconds"]
+            lines += [f"{role} = {int(life.total_seconds())}" for role, life in self.lifetimes.items()]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str) -> CoordinatorSettings:
+        """Read settings; an unknown key, role or version raises `Malformed` and names it."""
+        try:
+            found = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise Malformed(f"expected {SETTINGS_FILE} in TOML: {error}") from None
+        if found.get("version") != _VERSION:
+            raise Malformed(f"expected version {_VERSION} of {SETTINGS_FILE}, got {found.get('version')!r}")
+        if unknown := set(found) - _KEYS:
+            raise Malformed(f"expected no setting {sorted(unknown)[0]!r} in {SETTINGS_FILE}")
+        return cls(
+            domain=TrustDomain(_text(found, "trust-domain") or ""),
+            bootstrap=_text(found, "bootstrap") or "",
+            address=_text(found, "address") or "",
+            listen_bootstrap=_text(found, "listen-bootstrap"),
+            listen=_text(found, "listen"),
+            database=_text(found, "database"),
+            lifetimes=_lifetimes(found.get("lifetimes", {})),
+        )
+
+
+def read_settings(folder: Path) -> CoordinatorSettings:
+    """Read `coordinator.toml`; `Malformed` where there is none, with what to do."""
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        raise Malformed(f"expected {path}, found none", hint="run 'fltrust coordinator init' first")
+    return CoordinatorSettings.from_toml(read_bounded(path, limit=_MAX_SETTINGS).decode("utf-8", "strict"))
+
+
+def write_settings(folder: Path, settings: CoordinatorSettings) -> None:
+    write_durably(folder / SETTINGS_FILE, settings.to_toml().encode())
+
+
+def _text(found: dict[str, Any], key: str) -> str | None:
+    value = found.get(key)
+    if value is not None and not isinstance(value, str):
+        raise Malformed(f"expected text for {key!r} in {SETTINGS_FILE}, got {type(value).__name__}")
+    return value
+
+
+def _lifetimes(table: object) -> dict[Role, timedelta]:
+    if not isinstance(table, dict):
+        raise Malformed(f"expected a table [lifetimes] in {SETTINGS_FILE}")
+    lifetimes: dict[Role, timedelta] = {}
+    for name, seconds in table.items():
+        if name not in set(Role) or not isinstance(seconds, int) or isinstance(seconds, bool):
+            raise Malformed(
+                f"expected '<role> = <seconds>' under [lifetimes] in {SETTINGS_FILE}, got {name!r}"
+            )
+        lifetimes[Role(name)] = timedelta(seconds=seconds)
+    return lifetimes

@@ -1,0 +1,155 @@
+"""The coordinator, put together from its folder: made once, served, and opened for the operator at hand.
+
+The one module of this room that knows storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from fltrust.clock import Clock, SystemClock
+from fltrust.coordinator.authority import Authority
+from fltrust.coordinator.folder import (
+    SETTINGS_FILE,
+    CoordinatorSettings,
+    read_settings,
+    write_settings,
+)
+from fltrust.coordinator.identity import IdentityKeeper
+from fltrust.enrollment.homes import state_folder
+from fltrust.enrollment.private import passphrase_from_environment
+from fltrust.enrollment.state import AgentRecord, StateDraft
+from fltrust.errors import Conflict
+from fltrust.files import make_private_folder
+from fltrust.identity import Digest, Name, Role
+from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
+from fltrust.storage import open_store
+
+__all__ = ["CoordinatorSettings", "Made", "initialise", "issue_operator", "serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new trust domain: its root's fingerprint, and where the first operator's state lies."""
+
+    root: Digest
+    operator_state: Path
+
+
+def initialise(
+    folder: Path,
+    settings: CoordinatorSettings,
+    *,
+    operator: Name,
+    root_passphrase: bytes,
+    issuing_passphrase: bytes,
+    clock: Clock | None = None,
+) -> Made:
+    """Make a trust domain in `folder`: CA, database, settings, first operator.
+
+    Refuses (`Conflict`) a folder that holds a trust domain: a root that is made again in silence would
+    orphan every site. A folder without settings, left by an interruption, holds none and can be removed;
+    with settings and without an operator, `issue_operator` finishes it.
+    """
+    clock = clock or SystemClock()
+    make_private_folder(folder)
+    if (folder / SETTINGS_FILE).exists():
+        raise Conflict(
+            f"expected no trust domain in {folder}, found one",
+            reason="already-initialised",
+            hint="choose another --folder; a root is made once",
+        )
+    bundle = init_ca(
+        folder / "ca",
+        settings.domain,
+        root_passphrase=root_passphrase,
+        issuing_passphrase=issuing_passphrase,
+        clock=clock,
+    )
+    write_settings(folder, settings)
+    state = issue_operator(folder, operator, issuing_passphrase=issuing_passphrase, clock=clock)
+    return Made(root_fingerprint(bundle.roots[0]), state)
+
+
+def issue_operator(
+    folder: Path,
+    name: Name,
+    *,
+    issuing_passphrase: bytes,
+    replace: bool = False,
+    clock: Clock | None = None,
+) -> Path:
+    """Enroll an operator from this machine and write its state under ``FLTRUST_HOME``; returns where.
+
+    `Conflict` while the coordinator runs, and for a name that is enrolled unless `replace`.
+    """
+    with _opened(folder, issuing_passphrase, clock or SystemClock()) as (authority, _):
+        settings = authority.settings
+        signer, issued = authority.bootstrap_operator(name, replace=replace)
+        target = state_folder(issued.spiffe_id)
+        record = AgentRecord(issued.spiffe_id, settings.address, settings.bootstrap, None)
+        with StateDraft(target.parent) as draft:
+            state = draft.finish(
+                target,
+                record,
+                signer=signer,
+                chain=[x509.load_der_x509_certificate(der) for der in issued.chain_der],
+                bundle=issued.bundle,
+                passphrase=passphrase_from_environment(),
+                replace=True,
+            )
+    return state.folder
+
+
+def serve(
+    folder: Path,
+    *,
+    issuing_passphrase: bytes,
+    on_ready: Callable[[str], None] | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Serve the trust domain in `folder` until SIGTERM or SIGINT."""
+    from fltrust.coordinator.server import CoordinatorServer
+    from fltrust.coordinator.serving import ServerSettings
+
+    settings = read_settings(folder)
+    listening = ServerSettings(
+        bootstrap=settings.listen_bootstrap or settings.bootstrap, address=settings.listen or settings.address
+    )
+    where = f"enrollment on {listening.bootstrap}, everything else on {listening.address}"
+
+    def ready() -> None:
+        if on_ready is not None:
+            on_ready(f"{settings.domain}: {where}")
+
+    with _opened(folder, issuing_passphrase, clock or SystemClock()) as (authority, keeper):
+        CoordinatorServer(authority, keeper, settings=listening).run_forever(ready)
+
+
+@contextmanager
+def _opened(
+    folder: Path, issuing_passphrase: bytes, clock: Clock
+) -> Iterator[tuple[Authority, IdentityKeeper]]:
+    settings = read_settings(folder)
+    bundle = load_bundle(folder / "ca")
+    issuer = load_issuer(folder / "ca", passphrase=issuing_passphrase, clock=clock)
+    with open_store(settings.database_url(folder), clock=clock) as store:
+        keeper = IdentityKeeper(
+            issuer, bundle, clock=clock, lifetime=settings.lifetimes.get(Role.COORDINATOR)
+        )
+        identity = keeper.current
+        authority = Authority(
+            store=store,
+            issuer=issuer,
+            bundle=bundle,
+            signer=identity.signer,
+            chain=identity.chain_der,
+            clock=clock,
+            settings=settings.for_authority(),
+        )
+        yield authority, keeper

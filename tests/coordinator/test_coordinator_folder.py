@@ -1,0 +1,115 @@
+"""A trust domain is made once, from a folder that says all about it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fltrust.coordinator.folder import CoordinatorSettings, read_settings
+from fltrust.coordinator.process import initialise, issue_operator
+from fltrust.enrollment.state import AgentState
+from fltrust.errors import Conflict, FltrustError, Malformed
+from fltrust.identity import Name, Role, TrustDomain
+
+PASSPHRASE = b"for the tests"
+
+
+def settings(**more: object) -> CoordinatorSettings:
+    return CoordinatorSettings(
+        domain=TrustDomain("hospitals.example"),
+        bootstrap="127.0.0.1:8440",
+        address="127.0.0.1:8441",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def make(folder: Path) -> Path:
+    return initialise(
+        folder, settings(), operator=Name("admin"), root_passphrase=PASSPHRASE, issuing_passphrase=PASSPHRASE
+    ).operator_state
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLTRUST_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FLTRUST_PASSPHRASE_FILE", raising=False)
+
+
+def test_settings_read_back_as_they_were_written() -> None:
+    full = settings(
+        listen="0.0.0.0:8441",
+        database="postgresql+psycopg://fltrust@/fltrust",
+        lifetimes={Role.PARTICIPANT: timedelta(minutes=5)},
+    )
+    assert CoordinatorSettings.from_toml(full.to_toml()) == full
+
+
+GOOD = "version = 1\ntrust-domain = 'a.example'\nbootstrap = 'x:1'\naddress = 'x:2'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "version = 2",
+        "version = 1\ntrust-domain = 'A B'\nbootstrap = 'x:1'\naddress = 'x:2'",
+        GOOD + "\nsurprise = 1",
+        "version = 1\ntrust-domain = 'a.example'\nbootstrap = 1\naddress = 'x:2'",
+        GOOD + "\n[lifetimes]\nnurse = 60",
+        GOOD + "\n[lifetimes]\nparticipant = 1",
+        "not toml",
+    ],
+)
+def test_settings_that_say_something_else_are_refused(text: str) -> None:
+    with pytest.raises(FltrustError):
+        CoordinatorSettings.from_toml(text)
+
+
+def test_a_setting_cannot_smuggle_in_another() -> None:
+    with pytest.raises(Malformed):
+        settings(listen='x:1"\ndatabase = "sqlite:///elsewhere')
+
+
+def test_init_makes_a_private_folder_and_the_first_operator(tmp_path: Path) -> None:
+    state = make(tmp_path / "coordinator")
+    for path in (tmp_path / "coordinator").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert str(AgentState.open(state).spiffe_id) == "spiffe://hospitals.example/operator/admin"
+    assert read_settings(tmp_path / "coordinator") == settings()
+
+
+def test_a_trust_domain_is_never_made_again_over_another(tmp_path: Path) -> None:
+    make(tmp_path / "coordinator")
+    root = (tmp_path / "coordinator" / "ca" / "root.pem").read_bytes()
+    with pytest.raises(Conflict, match="found one"):
+        make(tmp_path / "coordinator")
+    assert (tmp_path / "coordinator" / "ca" / "root.pem").read_bytes() == root
+
+
+def test_no_key_lies_in_the_clear_and_none_shows_the_passphrase(tmp_path: Path) -> None:
+    make(tmp_path / "coordinator")
+    for path in (tmp_path / "coordinator").rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert PASSPHRASE not in data
+            assert b"BEGIN PRIVATE KEY" not in data
+
+
+def test_an_operators_way_back_in_takes_its_name_over_only_when_told(tmp_path: Path) -> None:
+    make(tmp_path / "coordinator")
+    with pytest.raises(Conflict):
+        issue_operator(tmp_path / "coordinator", Name("admin"), issuing_passphrase=PASSPHRASE)
+    again = issue_operator(
+        tmp_path / "coordinator", Name("admin"), issuing_passphrase=PASSPHRASE, replace=True
+    )
+    assert AgentState.open(again).spiffe_id.name == "admin"
+
+
+def test_a_wrong_passphrase_is_told_without_repeating_it(tmp_path: Path) -> None:
+    make(tmp_path / "coordinator")
+    with pytest.raises(FltrustError) as refused:
+        issue_operator(tmp_path / "coordinator", Name("b"), issuing_passphrase=b"a-wrong-secret")
+    assert refused.value.reason == "passphrase-wrong"
+    assert "a-wrong-secret" not in str(refused.value)
