@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ __all__ = [
     "APP_SYMBOLS",
     "SUPERLINK_NODE_ID",
     "SUPERLINK_SYMBOLS",
+    "SUPERNODE_SYMBOLS",
     "SYMBOLS",
     "ErrorCode",
     "NodeInfo",
@@ -49,6 +52,7 @@ __all__ = [
     "problems",
     "public_key_header",
     "require",
+    "run_supernode_with",
     "set_message_id",
     "superlink_log_config",
 ]
@@ -119,7 +123,23 @@ APP_SYMBOLS: tuple[Symbol, ...] = (
     Symbol("flwr.superlink.grid:InMemoryGrid", "telling Flower's simulation from a deployment"),
 )
 
-SYMBOLS: tuple[Symbol, ...] = (*SUPERLINK_SYMBOLS, *APP_SYMBOLS)
+_FLEET_CLIENT = "flwr.supernode.fleet_http_connection:FleetHttpClient"
+
+SUPERNODE_SYMBOLS: tuple[Symbol, ...] = (
+    Symbol("flwr.supernode.cli:flower_supernode", "running Flower's own SuperNode"),
+    Symbol(
+        _FLEET_CLIENT,
+        "a SuperNode without the sidecar",
+        ("base_url", "interceptors", "verify", "retry_invoker"),
+    ),
+    Symbol(
+        f"{_FLEET_CLIENT}.from_server_address",
+        "a SuperNode without the sidecar",
+        ("server_address", "insecure", "root_certificates", "interceptors", "retry_invoker"),
+    ),
+)
+
+SYMBOLS: tuple[Symbol, ...] = (*SUPERLINK_SYMBOLS, *APP_SYMBOLS, *SUPERNODE_SYMBOLS)
 """Everything we lean on; each section adds its own."""
 
 
@@ -211,12 +231,21 @@ def parse_superlink_arguments(arguments: Sequence[str]) -> Any:
     Flower's parser reads `sys.argv` and ends the process (`SystemExit`) on ``--help`` and on mistakes.
     """
     parse = importlib.import_module(_SUPERLINK)._parse_superlink_lifespan_config
+    logger = logging.getLogger("flwr")
     kept = sys.argv
     sys.argv = ["flower-superlink", *arguments]
+    logger.addFilter(_is_true_of_us)
     try:
         return parse()
     finally:
+        logger.removeFilter(_is_true_of_us)
         sys.argv = kept
+
+
+def _is_true_of_us(record: logging.LogRecord) -> bool:
+    """Drop two warnings of Flower's that would mislead: its TLS and its node authentication are ours."""
+    text = record.getMessage()
+    return not text.startswith(("Option `--insecure` was set", "SuperNode authentication is disabled"))
 
 
 def create_superlink_app(config: Any) -> Any:
@@ -305,3 +334,37 @@ def object_dividers() -> tuple[bytes, bytes]:
     body: bytes = constant.HEAD_BODY_DIVIDER
     value: str = constant.HEAD_VALUE_DIVIDER
     return body, value.encode("ascii")
+
+
+# --- supernode, in direct mode -----------------------------------------------------------------
+
+
+def run_supernode_with(context: ssl.SSLContext) -> None:
+    """Run Flower's own SuperNode on this process's arguments, its Fleet client speaking TLS by `context`."""
+    require(SUPERNODE_SYMBOLS)
+    connection: Any = importlib.import_module("flwr.supernode.fleet_http_connection")
+    flower_client: Any = connection.FleetHttpClient
+
+    class TrustedFleetClient(flower_client):  # type: ignore[misc]  # the base is found at run time
+        @classmethod
+        def from_server_address(
+            cls,
+            server_address: str,
+            insecure: bool,
+            root_certificates: bytes | str | None,
+            interceptors: Sequence[Any],
+            *,
+            retry_invoker: Any = None,
+        ) -> Any:
+            del root_certificates
+            if insecure:
+                raise Conflict("expected a SuperNode with TLS, this one was started with --insecure")
+            return cls(
+                f"https://{server_address}",
+                interceptors=interceptors,
+                verify=context,
+                retry_invoker=retry_invoker,
+            )
+
+    connection.FleetHttpClient = TrustedFleetClient
+    importlib.import_module("flwr.supernode.cli").flower_supernode()
