@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +35,12 @@ class Response:
         await send({"type": "http.response.body", "body": self.body})
 
 
-def json_response(status: int, payload: dict[str, str], *, extra: Iterable[Header] = ()) -> Response:
+def json_response(status: int, payload: dict[str, str]) -> Response:
     """Make an answer in JSON, the form of Flower's own errors."""
     body = json.dumps(payload).encode()
     headers = (
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        *extra,
     )
     return Response(status, headers, body)
 

@@ -452,8 +452,8 @@ class FleetGuard:
                 untold_before=self._throttle.take_held_back(),
             )
             _log.warning("refused %s of %s: %s [%s]", path[:80], peer.name, refusal.message, refusal.reason)
-        close = ((b"connection", b"close"),) if status in (404, 413) else ()
-        return json_response(status, {"detail": refusal.message, "reason": refusal.reason}, extra=close)
+        # The connection stays open: a caller whose body is still on its way would not see the answer.
+        return json_response(status, {"detail": refusal.message, "reason": refusal.reason})
 
 
 def status_of(refusal: FltrustError) -> int:

@@ -35,6 +35,9 @@ HEADER_TIMEOUT = 10.0
 KEEP_ALIVE = 30
 """Seconds for a handshake, for a request's head, and that a connection may lie idle."""
 
+GOODBYE_TIMEOUT = 1.0
+"""Seconds that a closed idle connection waits for the peer's end of TLS."""
+
 EXPIRY_GRACE = 60.0
 """Seconds that a request begun before notAfter may still take before its connection is cut."""
 
@@ -225,6 +228,7 @@ def fleet_protocol(shared: FleetTransport) -> type[HttpToolsProtocol]:
             _loop: asyncio.AbstractEventLoop | None = None,
         ) -> None:
             super().__init__(config, server_state, app_state, _loop)
+            self.access_log = False  # the guard tells what is worth telling; the logger is Flower's
             self.peer = Peer(None)
             self._head_size = 0
             self._in_head = True
@@ -284,6 +288,12 @@ def fleet_protocol(shared: FleetTransport) -> type[HttpToolsProtocol]:
         def on_message_complete(self) -> None:
             self._in_head = True
             super().on_message_complete()
+
+        def shutdown(self) -> None:
+            """Close when what is in flight is answered; an idle peer need not say goodbye first."""
+            super().shutdown()
+            if self.transport.is_closing() and self.transport.get_write_buffer_size() == 0:
+                self._timers.append(self.loop.call_later(GOODBYE_TIMEOUT, self.transport.abort))
 
         def abort(self) -> None:
             """End the connection now, whatever it carries."""

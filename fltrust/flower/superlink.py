@@ -116,9 +116,13 @@ def run_superlink(
     """
     prepare_environment(host.socket_path)
     superlink = Superlink(flower_args, host=host, options=options, clock=clock, events=events)
-    factory = uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_until_signalled(superlink, on_ready))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give the event loop that uvicorn would choose: uvloop where it is installed."""
+    return uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
 
 
 def prepare_environment(agent_socket: Path) -> None:
@@ -305,7 +309,6 @@ class Superlink:
             lifespan="off",
             ws="none",
             log_config=None,
-            access_log=False,
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE,
