@@ -107,18 +107,18 @@ class Renewer:
         """Get the next certificate now, for a new key, and rotate to it.
 
         1. A new key is made; only a request signed with it leaves.
-        2. What comes back verifies against the roots we trust, is ours, and is for that key.
-        3. The bundle of the response replaces ours if its sequence is higher: it came over a
+        2. The bundle of the response replaces ours if its sequence is higher: it came over a
            channel that our roots authenticated.
+        3. The certificate verifies against that bundle, is ours, and is for the new key.
         4. The store rotates; whoever holds the old pair may go on with it until it expires.
         """
         old = self._store.current
         signer = generate()  # 1
         issued = self._desk.renew(create_csr(signer))
         bundle = old.bundle
-        if issued.bundle.domain == bundle.domain and issued.bundle.sequence > bundle.sequence:  # 3
+        if issued.bundle.domain == bundle.domain and issued.bundle.sequence > bundle.sequence:  # 2
             bundle = issued.bundle
-        credentials = Credentials.verified(  # 2
+        credentials = Credentials.verified(  # 3
             signer, issued.chain_der, bundle=bundle, expect=old.spiffe_id, clock=self._clock
         )
         self._store.rotate(credentials)  # 4

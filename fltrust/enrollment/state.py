@@ -151,8 +151,14 @@ class AgentState:
         write_durably(self.folder / "identity.pem", signer.to_pem(self._passphrase) + chain_to_pem(chain))
 
     def lock(self) -> StateLock:
-        """Claim the state for this process; `Conflict` while another agent runs on it."""
-        return StateLock(self.folder)
+        """Claim the state for this process; `Conflict` while another agent runs on it.
+
+        What a writer that was killed left behind is swept: it may hold a key.
+        """
+        lock = StateLock(self.folder)
+        for left_over in self.folder.glob(".*.pem.*"):
+            left_over.unlink(missing_ok=True)
+        return lock
 
 
 class StateLock:
