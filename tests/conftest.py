@@ -27,7 +27,9 @@ def postgresql() -> Iterator[str]:
     folder = next((Path(f) for f in folders if (Path(f) / "initdb").exists()), None)
     if folder is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("PostgreSQL's binaries (initdb, postgres) are not on this machine, and CI must not skip")
+            pytest.fail(
+                "PostgreSQL's binaries (initdb, postgres) are not on this machine, and CI must not skip"
+            )
         pytest.skip("PostgreSQL's binaries (initdb, postgres) are not on this machine")
     home = Path(tempfile.mkdtemp(prefix="fltrust-pg-"))
     user = None
@@ -62,7 +64,7 @@ def postgresql() -> Iterator[str]:
         _wait_until_up(url, server, home / "log")
         yield url
     finally:
-        server.send_signal(signal.SIGINT)  # fast shutdown
+        server.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
         server.wait(30)
         log.close()
         shutil.rmtree(home, ignore_errors=True)

@@ -12,13 +12,12 @@ from fltrust.identity import Digest, Role, RunId, SpiffeId, TrustDomain
 from fltrust.keys.signer import Signer
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import EventKind
+from fltrust.rounds.admission import Offer, RefusedList
 from fltrust.rounds.evidence import CandidateRefused, check_candidate
 from fltrust.rounds.machine import (
     AnswerAgain,
-    Offer,
     Open,
     RecordRound,
-    RefusedList,
     Round,
     Seal,
     SignReceipt,
@@ -113,7 +112,11 @@ class RoundDesk:
             work.state.judge(caller)
             record = work.tx.rounds.get(key.run_id, key.step)
             current = _round(record, request=work.tx.rounds.seal_request(key.run_id, key.step))
-            if checked is None and current is not None and current.status is RoundStatus.OPEN:
+            if (
+                checked is None
+                and current is not None
+                and (current.key, current.status) == (key, RoundStatus.OPEN)
+            ):
                 raise Conflict("the round was opened while it was to be sealed: seal it after it is open")
             offers, bad = checked or ((), ())
             event = Seal(

@@ -11,8 +11,8 @@ from fltrust.identity import Digest, SpiffeId
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.state import TrustState
+from fltrust.rounds.admission import Offer
 from fltrust.rounds.evidence import CandidateRefused, check_candidate
-from fltrust.rounds.machine import Offer
 from fltrust.rounds.types import RoundKey, RoundRecord, RoundStatus
 from fltrust.updates.receipt import AdmittedUpdate, SealedRoundStatement
 from fltrust.updates.signing import MAX_SEALED_SIGNED_BYTES, SignedStatement

@@ -9,7 +9,7 @@ from fltrust.errors import FltrustError, Refusal, StatementRefused
 from fltrust.identity import Role, SpiffeId
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.pki.verify import CLOCK_SKEW
-from fltrust.rounds.machine import Offer
+from fltrust.rounds.admission import Offer
 from fltrust.rounds.types import Candidate, CohortMember, RoundKey
 from fltrust.updates.signing import SignedStatement
 from fltrust.updates.statement import InstructionStatement

@@ -9,28 +9,23 @@ carries the commands out in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from hashlib import sha256
 from typing import TypeAlias
 
 from fltrust.errors import (
     Conflict,
-    FltrustError,
     Malformed,
     Oversized,
     PermissionDenied,
     Refusal,
-    UpdateRefused,
 )
-from fltrust.identity import Digest, Epoch, NodeId, Role, SpiffeId, TrustDomain
-from fltrust.pki.types import VerifiedCertificate
+from fltrust.identity import Digest, Epoch, Role, SpiffeId, TrustDomain
 from fltrust.revocation.state import Standing, TrustState
+from fltrust.rounds.admission import Offer, RefusedList, admit_all
 from fltrust.rounds.types import Candidate, CohortMember, RoundKey, RoundStatus
 from fltrust.updates.receipt import MAX_COHORT
-
-RefusedList: TypeAlias = tuple[tuple[SpiffeId, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,25 +38,6 @@ class Round:
     cohort: tuple[CohortMember, ...]
     request: Digest | None = None
     """What it was sealed for; see `request_digest`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """A candidate whose statements were verified: who says what, with which certificate.
-
-    `instruction` and `update` are SHA-256 of the payloads, `instructed_by` the aggregator's certificate
-    (None where the one who admits signed the instruction itself, as in the grid).
-    """
-
-    candidate: Candidate
-    participant: SpiffeId
-    node_id: NodeId
-    instruction: Digest
-    update: Digest
-    content: Digest
-    signed_at: datetime
-    certificate: VerifiedCertificate
-    instructed_by: VerifiedCertificate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,49 +120,6 @@ def advance(current: Round | None, event: RoundEvent) -> tuple[Round, tuple[Comm
             return _with_status(current, RoundStatus.ABANDONED, None), (Abandon(),)
 
 
-def admit(
-    offer: Offer,
-    *,
-    cohort: Mapping[SpiffeId, CohortMember],
-    taken: Mapping[SpiffeId, Digest],
-    state: TrustState,
-) -> None:
-    """Return only if this update counts in an open round, as of `state.epoch`; raise otherwise.
-
-    Pure: the same arguments always give the same answer. A participant revoked at or before
-    `state.epoch` is refused, even if it signed earlier.
-
-    1. The participant is in the cohort, else ``wrong-participant``.
-    2. It answers from the node and to the instruction of the cohort, else ``wrong-node`` or
-       ``wrong-instruction``.
-    3. Its certificate stands well (`TrustState.judge`), else ``revoked``, ``held``, ``unknown-identity``;
-       and so does the certificate that signed the instruction.
-    4. The node key of the cohort is still the one enrolled for it, else ``wrong-node``.
-    5. It is the first of this participant (`taken` maps who was admitted to the update), else
-       ``duplicate``.
-    """
-    # 1.
-    member = cohort.get(offer.participant)
-    if member is None:
-        raise _refused(offer, "is not in the cohort of this round", Refusal.WRONG_PARTICIPANT)
-    # 2.
-    if offer.node_id != member.node_id:
-        raise _refused(offer, "answers from another node than the cohort's", Refusal.WRONG_NODE)
-    if offer.instruction != member.instruction:
-        raise _refused(offer, "answers another instruction than the cohort's", Refusal.WRONG_INSTRUCTION)
-    # 3.
-    state.judge(offer.certificate)
-    if offer.instructed_by is not None:
-        state.judge(offer.instructed_by)
-    # 4.
-    known = state.identities.get(offer.participant)
-    if known is None or known.node_key != member.node_key:
-        raise _refused(offer, "was enrolled with another node key since", Refusal.WRONG_NODE)
-    # 5.
-    if offer.participant in taken:
-        raise _refused(offer, "gave more than one update", Refusal.DUPLICATE)
-
-
 def request_digest(key: RoundKey, candidates: Iterable[Candidate]) -> Digest:
     """Name what a seal was asked for: the round and its candidates, in any order."""
     hashed = sorted(
@@ -255,31 +188,10 @@ def _seal(current: Round | None, event: Seal) -> tuple[Round, tuple[Command, ...
         )
     # 3.
     cohort = {member.participant: member for member in current.cohort}
-    admitted, refused = _sort(
-        event.offers, lambda o, taken: admit(o, cohort=cohort, taken=taken, state=event.state)
-    )
+    admitted, refused = admit_all(event.offers, cohort=cohort, state=event.state)
     merged = tuple(dict.fromkeys((*event.refused, *refused)))
     sealed = _with_status(current, RoundStatus.SEALED, event.request)
     return sealed, (SignReceipt(admitted, merged, event.state.epoch),)
-
-
-def _sort(
-    offers: Iterable[Offer], check: Callable[[Offer, Mapping[SpiffeId, Digest]], None]
-) -> tuple[tuple[Offer, ...], RefusedList]:
-    admitted: list[Offer] = []
-    refused: list[tuple[SpiffeId, str]] = []
-    taken: dict[SpiffeId, Digest] = {}
-    for offer in offers:
-        if taken.get(offer.participant) == offer.update:
-            continue
-        try:
-            check(offer, taken)
-        except FltrustError as error:
-            refused.append((offer.participant, error.reason))
-        else:
-            taken[offer.participant] = offer.update
-            admitted.append(offer)
-    return tuple(admitted), tuple(refused)
 
 
 def _check_owner(key: RoundKey, asking: SpiffeId, owner: SpiffeId | None) -> None:
@@ -328,7 +240,3 @@ def _with_status(round_: Round, status: RoundStatus, request: Digest | None) -> 
         cohort=round_.cohort,
         request=request,
     )
-
-
-def _refused(offer: Offer, why: str, reason: Refusal) -> UpdateRefused:
-    return UpdateRefused(f"{offer.participant} {why}", reason=reason)

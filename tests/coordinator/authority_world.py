@@ -14,16 +14,23 @@ from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.identity import Digest, KeyId, Name, NodeId, Role, RunId, SpiffeId, TrustDomain
 from fltrust.keys import FileSigner, generate, spki_der
-from fltrust.pki import TrustBundle, VerifiedCertificate, create_csr, create_issuing, create_root, make_bundle
-from fltrust.pki import verify_certificate
+from fltrust.pki import (
+    TrustBundle,
+    VerifiedCertificate,
+    create_csr,
+    create_issuing,
+    create_root,
+    make_bundle,
+    verify_certificate,
+)
 from fltrust.pki.issuing import Issuer
 from fltrust.revocation.events import RevocationReason, TrustEvent
 from fltrust.revocation.ports import RevocationTarget
 from fltrust.rounds.types import Candidate, CohortMember, RoundKey
 from fltrust.storage import Store, open_store
 from fltrust.updates import (
-    InstructionStatement,
     MAX_SEALED_SIGNED_BYTES,
+    InstructionStatement,
     Phase,
     SealedRoundStatement,
     SignedStatement,
