@@ -1,0 +1,118 @@
+"""Who is calling: decided afresh on every call, by certificate and epoch, never by the handshake alone."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fltrust.clock import Clock
+from fltrust.coordinator.permissions import check_permission
+from fltrust.coordinator.session import Caller
+from fltrust.errors import CertificateRefused, Oversized, Refusal, Unauthenticated
+from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.pki.verify import CLOCK_SKEW, MAX_CERTIFICATE, MAX_CHAIN, verify_certificate
+
+TLS_VERSION = "TLSv1.3"
+_MAX_PEM = 2 * MAX_CERTIFICATE * MAX_CHAIN
+_CACHED = 8_192
+
+AuthContext = Mapping[str, Iterable[bytes]]
+
+
+class BundleSource(Protocol):
+    """The part of the authority that is needed here."""
+
+    def bundle(self) -> TrustBundle: ...
+
+
+def check_tls(context: AuthContext) -> None:
+    """Raise `Unauthenticated` unless the connection speaks TLS 1.3.
+
+    gRPC has no switch for the least version that is public in Python, so TLS 1.2 gets through the
+    handshake, and no further.
+    """
+    version = _text(context, "ssl_tls_version")
+    if version != TLS_VERSION:
+        raise Unauthenticated(
+            f"expected {TLS_VERSION}, got {version[:20] or 'a connection without TLS'}",
+            reason="tls-version",
+            hint="use a client that speaks TLS 1.3",
+        )
+
+
+class Gate:
+    """Turns a connection's certificate into a `Caller`.
+
+    1. The connection speaks TLS 1.3 (``tls-version``).
+    2. It showed a certificate, which verifies against our bundle now: path, domain, time, profile,
+       good as a client's (`verify_certificate`). The path of a certificate seen before is not built
+       again; its time is checked on every call.
+    3. The table allows the role this method; what is not in the table is refused.
+
+    The standing at the present epoch is judged right after, by `Authority.judge`, and again inside
+    the transaction of the call.
+    """
+
+    def __init__(self, authority: BundleSource, clock: Clock) -> None:
+        self._authority = authority
+        self._clock = clock
+        self._seen: OrderedDict[bytes, VerifiedCertificate] = OrderedDict()
+        self._bundle: TrustBundle | None = None
+
+    def admit(self, method: str, context: AuthContext) -> Caller:
+        """Name the caller and check that it may call `method`, or raise."""
+        caller = self.identify(context)  # 1, 2
+        check_permission(caller.spiffe_id, method)  # 3
+        return caller
+
+    def identify(self, context: AuthContext) -> Caller:
+        """Steps 1 and 2: who is at the other end."""
+        check_tls(context)  # 1
+        leaf = next(iter(context.get("x509_pem_cert", ())), b"")
+        if not leaf:
+            raise Unauthenticated(
+                "expected a client certificate, got none",
+                hint="run 'fltrust join' first; enrolling is the bootstrap port's",
+            )
+        return Caller.of(self._verify(leaf, context))  # 2
+
+    def _verify(self, leaf: bytes, context: AuthContext) -> VerifiedCertificate:
+        bundle, now = self._authority.bundle(), self._clock.now()
+        if bundle is not self._bundle:
+            self._bundle = bundle
+            self._seen.clear()
+        known = self._seen.get(leaf)
+        if known is not None and known.not_before - CLOCK_SKEW <= now <= known.not_after:
+            self._seen.move_to_end(leaf)
+            return known
+        chain = _certificates(leaf, next(iter(context.get("x509_pem_cert_chain", ())), b""))
+        verified = verify_certificate(
+            chain, bundle=bundle, at=now, expect_domain=bundle.domain, purpose="client"
+        )
+        self._seen[leaf] = verified
+        if len(self._seen) > _CACHED:
+            self._seen.popitem(last=False)
+        return verified
+
+
+def _certificates(leaf: bytes, rest: bytes) -> list[x509.Certificate]:
+    """The leaf, then what else was shown; gRPC gives the leaf apart, with or without it in the chain."""
+    if len(leaf) + len(rest) > _MAX_PEM or rest.count(b"-----BEGIN ") > MAX_CHAIN:
+        raise Oversized(f"expected a chain of at most {MAX_CHAIN} certificates, got more")
+    try:
+        first = x509.load_pem_x509_certificate(leaf)
+        others = x509.load_pem_x509_certificates(rest) if rest else []
+    except ValueError as error:
+        raise CertificateRefused(
+            f"expected a certificate, found {type(error).__name__} on reading it", reason=Refusal.MALFORMED
+        ) from None
+    der = first.public_bytes(Encoding.DER)
+    return [first, *(other for other in others if other.public_bytes(Encoding.DER) != der)]
+
+
+def _text(context: AuthContext, key: str) -> str:
+    return next(iter(context.get(key, ())), b"").decode("ascii", "replace")

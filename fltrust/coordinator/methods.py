@@ -1,0 +1,162 @@
+"""What each method does: a request message in, a response message out, through one caller's session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from google.protobuf.message import Message
+
+from fltrust.coordinator.authority import Authority
+from fltrust.coordinator.lanes import Urgency
+from fltrust.coordinator.session import Session
+from fltrust.enrollment.token import encode_token
+from fltrust.identity import RunId
+from fltrust.revocation.events import TrustEvent
+from fltrust.wire import enrollment as enrollment_codec
+from fltrust.wire import methods
+from fltrust.wire import rounds as rounds_codec
+from fltrust.wire import trust as trust_codec
+from fltrust.wire.pb import enrollment_pb2, rounds_pb2, trust_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One method with one request and one response; `act` runs on a thread of its lane."""
+
+    request: type[Message]
+    act: Callable[[Session, Any], Message]
+    is_write: bool = False
+    urgency: Urgency = Urgency.USUAL
+
+
+def _renew(session: Session, request: enrollment_pb2.RenewRequest) -> Message:
+    issued = session.renew(enrollment_codec.renew_request_from_pb(request))
+    return enrollment_pb2.RenewResponse(issued=enrollment_codec.issued_to_pb(issued))
+
+
+def _get_bundle(session: Session, _request: trust_pb2.GetBundleRequest) -> Message:
+    return trust_pb2.GetBundleResponse(bundle=enrollment_codec.bundle_to_pb(session.bundle()))
+
+
+def _create_token(session: Session, request: enrollment_pb2.CreateTokenRequest) -> Message:
+    role, name, ttl, replace = enrollment_codec.create_token_request_from_pb(request)
+    token = session.create_token(role, name, ttl=ttl, replace=replace)
+    return enrollment_pb2.CreateTokenResponse(token=encode_token(token))
+
+
+def _list_tokens(session: Session, _request: enrollment_pb2.ListTokensRequest) -> Message:
+    tokens = [enrollment_codec.token_record_to_pb(record) for record in session.list_tokens()]
+    return enrollment_pb2.ListTokensResponse(tokens=tokens)
+
+
+def _cancel_token(session: Session, request: enrollment_pb2.CancelTokenRequest) -> Message:
+    record = session.cancel_token(enrollment_codec.cancel_token_request_from_pb(request))
+    return enrollment_pb2.CancelTokenResponse(token=enrollment_codec.token_record_to_pb(record))
+
+
+def _list_participants(session: Session, _request: enrollment_pb2.ListParticipantsRequest) -> Message:
+    found = [enrollment_codec.participant_to_pb(record) for record in session.list_enrollments()]
+    return enrollment_pb2.ListParticipantsResponse(participants=found)
+
+
+def _get_participant(session: Session, request: enrollment_pb2.GetParticipantRequest) -> Message:
+    record = session.get_enrollment(enrollment_codec.get_participant_request_from_pb(request))
+    return enrollment_pb2.GetParticipantResponse(participant=enrollment_codec.participant_to_pb(record))
+
+
+def _revoke(session: Session, request: trust_pb2.RevokeRequest) -> Message:
+    target, reason, since = trust_codec.revoke_request_from_pb(request)
+    events = session.revoke(target, reason=reason, compromised_since=since)
+    return trust_pb2.RevokeResponse(events=_events(events))
+
+
+def _hold(session: Session, request: trust_pb2.HoldRequest) -> Message:
+    target, reason = trust_codec.hold_request_from_pb(request)
+    return trust_pb2.HoldResponse(events=_events(session.hold(target, reason=reason)))
+
+
+def _release(session: Session, request: trust_pb2.ReleaseRequest) -> Message:
+    events = session.release(trust_codec.release_request_from_pb(request))
+    return trust_pb2.ReleaseResponse(events=_events(events))
+
+
+def _events(events: Iterable[TrustEvent]) -> list[trust_pb2.TrustEvent]:
+    return [trust_codec.event_to_pb(event) for event in events]
+
+
+def _open_round(session: Session, request: rounds_pb2.OpenRoundRequest) -> Message:
+    key, cohort = rounds_codec.open_request_from_pb(request)
+    return rounds_codec.opened_to_pb(session.open_round(key, cohort))
+
+
+def _close_run(session: Session, request: rounds_pb2.CloseRunRequest) -> Message:
+    session.close_run(RunId(request.run_id))
+    return rounds_pb2.CloseRunResponse()
+
+
+def _list_rounds(session: Session, request: rounds_pb2.ListRoundsRequest) -> Message:
+    run_id = RunId(request.run_id) if request.HasField("run_id") else None
+    rounds = [rounds_codec.record_to_pb(r, with_evidence=False) for r in session.list_rounds(run_id)]
+    return rounds_pb2.ListRoundsResponse(rounds=rounds)
+
+
+def _get_round(session: Session, request: rounds_pb2.GetRoundRequest) -> Message:
+    record = session.get_round(RunId(request.run_id), request.step)
+    return rounds_pb2.GetRoundResponse(round=rounds_codec.record_to_pb(record))
+
+
+def seal(session: Session, parts: rounds_codec.SealParts) -> Message:
+    """The one method whose request is a stream of messages."""
+    key, candidates, refused = parts.finish()
+    return rounds_pb2.SealRoundResponse(receipt=session.seal_round(key, candidates, refused))
+
+
+UNARY: Mapping[str, Unary] = MappingProxyType(
+    {
+        methods.RENEW: Unary(enrollment_pb2.RenewRequest, _renew, is_write=True),
+        methods.GET_BUNDLE: Unary(trust_pb2.GetBundleRequest, _get_bundle),
+        methods.CREATE_TOKEN: Unary(enrollment_pb2.CreateTokenRequest, _create_token, is_write=True),
+        methods.LIST_TOKENS: Unary(enrollment_pb2.ListTokensRequest, _list_tokens),
+        methods.CANCEL_TOKEN: Unary(enrollment_pb2.CancelTokenRequest, _cancel_token, is_write=True),
+        methods.LIST_PARTICIPANTS: Unary(enrollment_pb2.ListParticipantsRequest, _list_participants),
+        methods.GET_PARTICIPANT: Unary(enrollment_pb2.GetParticipantRequest, _get_participant),
+        methods.REVOKE: Unary(trust_pb2.RevokeRequest, _revoke, is_write=True, urgency=Urgency.NOW),
+        methods.HOLD: Unary(trust_pb2.HoldRequest, _hold, is_write=True, urgency=Urgency.NOW),
+        methods.RELEASE: Unary(trust_pb2.ReleaseRequest, _release, is_write=True),
+        methods.OPEN_ROUND: Unary(rounds_pb2.OpenRoundRequest, _open_round, is_write=True),
+        methods.CLOSE_RUN: Unary(rounds_pb2.CloseRunRequest, _close_run, is_write=True),
+        methods.LIST_ROUNDS: Unary(rounds_pb2.ListRoundsRequest, _list_rounds),
+        methods.GET_ROUND: Unary(rounds_pb2.GetRoundRequest, _get_round),
+    }
+)
+"""The unary methods of the mTLS port; Watch and SealRound are streams, see `fltrust.coordinator.rpc`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """One method that needs no certificate."""
+
+    request: type[Message]
+    act: Callable[[Authority, Any], Message]
+    is_write: bool = False
+
+
+def _enroll(authority: Authority, request: enrollment_pb2.EnrollRequest) -> Message:
+    issued = authority.enroll(enrollment_codec.enroll_request_from_pb(request))
+    return enrollment_pb2.EnrollResponse(issued=enrollment_codec.issued_to_pb(issued))
+
+
+def _open_bundle(authority: Authority, _request: trust_pb2.GetBundleRequest) -> Message:
+    return trust_pb2.GetBundleResponse(bundle=enrollment_codec.bundle_to_pb(authority.bundle()))
+
+
+BOOTSTRAP: Mapping[str, Open] = MappingProxyType(
+    {
+        methods.ENROLL: Open(enrollment_pb2.EnrollRequest, _enroll, is_write=True),
+        methods.GET_BUNDLE: Open(trust_pb2.GetBundleRequest, _open_bundle),
+    }
+)
+"""The methods of the bootstrap port."""

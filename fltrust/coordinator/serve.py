@@ -1,0 +1,91 @@
+"""A server's life in a process: until a signal, or on a thread beside other work."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from fltrust.errors import Unavailable
+
+
+class Servable(Protocol):
+    """What starts and stops on an event loop."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, *, grace: float | None = None) -> None: ...
+
+
+def serve_until_signalled(server: Servable, on_ready: Callable[[], None]) -> None:
+    """See `CoordinatorServer.run_forever`."""
+    asyncio.run(_serve(server, on_ready))
+
+
+async def _serve(server: Servable, on_ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    told, again = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: again.set() if told.is_set() else told.set())
+    await server.start()
+    on_ready()
+    await told.wait()
+    stopping = asyncio.ensure_future(server.stop())
+    at_once = asyncio.ensure_future(again.wait())
+    await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await server.stop(grace=0)
+    at_once.cancel()
+    await stopping
+
+
+class BackgroundServer:
+    """A server on a loop and thread of its own, for tests, notebooks and embedding."""
+
+    def __init__(self, server: Servable) -> None:
+        self.server = server
+        self._ready = threading.Event()
+        self._failed: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="fltrust-coordinator", daemon=True)
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Return when both ports answer; raises what its `start` raised."""
+        self._thread.start()
+        if not self._ready.wait(timeout):
+            raise Unavailable(f"expected the coordinator to start within {timeout:g} s, it did not")
+        if self._failed is not None:
+            raise self._failed
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Stop gracefully and wait for it. Idempotent."""
+        if self._loop is not None and self._told is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._told.set)
+        self._thread.join(timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._failed = error
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
+        await self.server.start()
+        self._ready.set()
+        await self._told.wait()
+        await self.server.stop()

@@ -1,0 +1,236 @@
+"""The coordinator on the network: two ports, one authority, and a life from start to graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import grpc
+
+from fltrust.clock import Clock, SystemClock
+from fltrust.coordinator.authority import Authority
+from fltrust.coordinator.certificates import ServedCertificate
+from fltrust.coordinator.feed import Feed
+from fltrust.coordinator.gate import Gate
+from fltrust.coordinator.identity import CoordinatorIdentity, IdentityKeeper
+from fltrust.coordinator.lanes import Lane
+from fltrust.coordinator.limits import RateLimiter, Slots
+from fltrust.coordinator.probes import add_probes
+from fltrust.coordinator.rpc import Bootstrap, Common, Context, Mutual, Port
+from fltrust.coordinator.serve import serve_until_signalled
+from fltrust.coordinator.serving import ServerSettings
+from fltrust.errors import Conflict
+
+_log = logging.getLogger(__name__)
+
+_RENEWAL_POLL = 1.0
+
+
+@dataclass(slots=True)
+class _Listener:
+    name: str
+    server: grpc.aio.Server
+    certificate: ServedCertificate
+    address: str
+
+
+class CoordinatorServer:
+    """Serves one `Authority` on a bootstrap port and an mTLS port.
+
+    `identity` gives the certificate of both ports and the key that signs receipts; when it renews, both
+    follow, without dropping a connection. `start` and `stop` belong to one event loop. A second server
+    on the same port is refused.
+    """
+
+    def __init__(
+        self,
+        authority: Authority,
+        identity: IdentityKeeper,
+        *,
+        settings: ServerSettings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._authority = authority
+        self._keeper = identity
+        self._settings = settings or ServerSettings()
+        self._clock = clock or SystemClock()
+        self._listeners: list[_Listener] = []
+        self._is_serving = False
+        self._renewal: asyncio.Task[None] | None = None
+
+    @property
+    def bootstrap_address(self) -> str:
+        """``host:port`` of the bootstrap port, with the port that was taken. After `start`."""
+        return self._listeners[0].address
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the mTLS port, with the port that was taken. After `start`."""
+        return self._listeners[1].address
+
+    async def start(self) -> None:
+        """Listen on both ports. `Conflict` (``address-in-use``) if one cannot be had; then none is kept."""
+        settings, counters = self._settings, self._authority.counters
+        self._reads = Lane("read", threads=settings.readers, waiting=settings.queue)
+        self._writes = Lane("write", threads=settings.writers, waiting=settings.queue)
+        self._feed = Feed(self._authority, self._reads)
+        common = Common(
+            authority=self._authority,
+            settings=settings,
+            clock=self._clock,
+            reads=self._reads,
+            writes=self._writes,
+            counters=counters,
+        )
+        identity = self._keeper.current
+        bootstrap, mutual = self._bootstrap(common), self._mutual(common)
+        try:
+            await self._feed.start()
+            calls = settings.calls
+            self._listen("bootstrap", bootstrap, settings.bootstrap, identity, calls, require_client=False)
+            calls = settings.calls + settings.watches
+            self._listen("mtls", mutual, settings.address, identity, calls, require_client=True)
+            for listener in self._listeners:
+                await listener.server.start()
+        except BaseException:
+            await self.stop(grace=0)
+            raise
+        self._is_serving = True
+        self._renewal = asyncio.create_task(self._renew(identity))
+        _log.info("serving: bootstrap %s, mTLS %s", self.bootstrap_address, self.address)
+
+    async def stop(self, *, grace: float | None = None) -> None:
+        """Take no new calls, end the watches, let calls under way end within `grace` seconds. Idempotent."""
+        self._is_serving = False
+        grace = self._settings.grace if grace is None else grace
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._feed.end()
+        await asyncio.gather(*(listener.server.stop(grace) for listener in self._listeners))
+        await self._feed.close()
+        for lane in (self._reads, self._writes):
+            await asyncio.to_thread(lane.close, max(grace, 1.0))
+
+    def run_forever(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once.
+
+        Call it in the main thread. `on_ready` is called when both ports answer.
+        """
+        serve_until_signalled(self, on_ready)
+
+    def _bootstrap(self, common: Common) -> Port:
+        settings = self._settings
+        bootstrap = Bootstrap(
+            common=common,
+            rates=RateLimiter(
+                rate=settings.bootstrap_rate, burst=settings.bootstrap_burst, monotonic=time.monotonic
+            ),
+            slots=Slots("calls", total=max(1, settings.calls // 4), per_key=max(1, settings.calls // 8)),
+        )
+
+        @asynccontextmanager
+        async def admit(context: Context) -> AsyncIterator[None]:
+            with bootstrap.admit(context):
+                yield
+
+        add_probes(
+            bootstrap.port,
+            admit=admit,
+            is_serving=lambda: self._is_serving,
+            timeout=settings.receive_timeout,
+        )
+        return bootstrap.port
+
+    def _mutual(self, common: Common) -> Port:
+        settings = self._settings
+        mutual = Mutual(
+            common=common,
+            gate=Gate(self._authority, self._clock),
+            feed=self._feed,
+            rates=RateLimiter(rate=settings.rate, burst=settings.burst, monotonic=time.monotonic),
+            calls=Slots("calls", total=settings.calls, per_key=settings.calls_per_identity),
+            watches=Slots("watches", total=settings.watches, per_key=settings.watches_per_identity),
+        )
+
+        @asynccontextmanager
+        async def admit(context: Context) -> AsyncIterator[None]:
+            caller = await mutual.admit(None, context)
+            with mutual.calls.hold(str(caller.spiffe_id)):
+                yield
+
+        add_probes(
+            mutual.port,
+            admit=admit,
+            is_serving=lambda: self._is_serving,
+            timeout=settings.receive_timeout,
+        )
+        return mutual.port
+
+    def _listen(
+        self,
+        name: str,
+        port: Port,
+        address: str,
+        identity: CoordinatorIdentity,
+        calls: int,
+        *,
+        require_client: bool,
+    ) -> None:
+        server = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=calls)
+        server.add_generic_rpc_handlers((port,))
+        certificate = ServedCertificate(identity, self._authority.bundle(), require_client=require_client)
+        try:
+            taken = server.add_secure_port(address, certificate.credentials)
+        except RuntimeError:
+            taken = 0
+        if not taken:
+            raise Conflict(
+                f"expected to listen on {address} ({name}), could not",
+                reason="address-in-use",
+                hint="is another coordinator running, or is the address not of this host?",
+            )
+        host = address.rpartition(":")[0]
+        self._listeners.append(_Listener(name, server, certificate, f"{host}:{taken}"))
+
+    def _options(self) -> list[tuple[str, int]]:
+        settings = self._settings
+        return [
+            ("grpc.so_reuseport", 0),  # two coordinators on one port would share its callers
+            ("grpc.max_receive_message_length", settings.max_message),
+            ("grpc.max_send_message_length", settings.max_seal),
+            ("grpc.max_metadata_size", settings.max_metadata),
+            ("grpc.absolute_max_metadata_size", settings.max_metadata),
+            ("grpc.max_concurrent_streams", settings.streams_per_connection),
+            ("grpc.max_allowed_incoming_connections", settings.max_connections),
+            ("grpc.server_handshake_timeout_ms", 10_000),
+            ("grpc.max_connection_idle_ms", 10 * 60 * 1000),
+            # A watcher that vanished without a FIN is noticed within 30 s.
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ]
+
+    async def _renew(self, served: CoordinatorIdentity) -> None:
+        """Follow the keeper: it renews in time, we take what it has to both ports."""
+        while True:
+            await asyncio.sleep(_RENEWAL_POLL)
+            try:
+                identity = await asyncio.to_thread(lambda: self._keeper.current)
+                if identity is served:
+                    continue
+                # First it signs receipts and is on record, then it is shown to anybody.
+                use = partial(self._authority.use_identity, identity.signer, identity.chain_der)
+                await self._writes.run(use)
+                for listener in self._listeners:
+                    await listener.certificate.replace(identity, listener.address)
+                served = identity
+                self._authority.counters.add("server.certificate-renewed")
+                _log.info("serving with certificate %s", identity.certificate.serial.hex)
+            except Exception:
+                _log.exception("renewing the server's certificate failed, trying again")

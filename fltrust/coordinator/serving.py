@@ -1,0 +1,56 @@
+"""How a coordinator listens: addresses, and a bound on everything that a caller can make us hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fltrust.wire.rounds import MAX_SEAL
+from fltrust.wire.values import MAX_MESSAGE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Addresses are ``host:port``; port 0 takes a free one. Times are seconds, sizes bytes."""
+
+    bootstrap: str = "127.0.0.1:0"
+    """Server authentication only: enroll, trust bundle, health, reflection."""
+    address: str = "127.0.0.1:0"
+    """Mutual TLS: everything else."""
+
+    max_message: int = MAX_MESSAGE
+    """One message that comes in. A seal may have many, of `max_seal` in all."""
+    max_seal: int = MAX_SEAL
+    max_metadata: int = 8 * 1024
+    max_connections: int = 5_000
+    """Open connections of one port."""
+    streams_per_connection: int = 100
+    """Calls and watches open on one connection at once."""
+
+    calls: int = 256
+    """Calls at work at once on the mTLS port, and a quarter of it on the bootstrap port."""
+    calls_per_identity: int = 32
+    watches: int = 4_000
+    watches_per_identity: int = 16
+    rate: float = 50.0
+    """Calls per second of one identity, over time; `burst` at once."""
+    burst: float = 200.0
+    bootstrap_rate: float = 20.0
+    """As `rate`, of one peer address (of one /64 with IPv6)."""
+    bootstrap_burst: float = 100.0
+
+    receive_timeout: float = 10.0
+    """For a caller to send its whole request; a seal gets `seal_timeout`."""
+    seal_timeout: float = 60.0
+    stall_timeout: float = 30.0
+    """For a watcher to take what it was sent; then its watch ends, and it may resume."""
+    heartbeat: float = 5.0
+    """An idle watch says so this often."""
+
+    readers: int = 4
+    """Threads for calls that read."""
+    writers: int = 1
+    """Threads for calls that write; writes are made one after the other in any case."""
+    queue: int = 1_024
+    """Calls that may wait for a thread; more are refused."""
+    grace: float = 5.0
+    """For calls under way to end when the server stops."""
