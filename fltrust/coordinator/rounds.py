@@ -15,7 +15,9 @@ from fltrust.revocation.events import EventKind
 from fltrust.rounds.admission import Offer, RefusedList
 from fltrust.rounds.evidence import CandidateRefused, check_candidate
 from fltrust.rounds.machine import (
+    Abandon,
     AnswerAgain,
+    Close,
     Open,
     RecordRound,
     Round,
@@ -112,11 +114,8 @@ class RoundDesk:
             work.state.judge(caller)
             record = work.tx.rounds.get(key.run_id, key.step)
             current = _round(record, request=work.tx.rounds.seal_request(key.run_id, key.step))
-            if (
-                checked is None
-                and current is not None
-                and (current.key, current.status) == (key, RoundStatus.OPEN)
-            ):
+            is_open = current is not None and current.key == key and current.status is RoundStatus.OPEN
+            if checked is None and is_open:
                 raise Conflict("the round was opened while it was to be sealed: seal it after it is open")
             offers, bad = checked or ((), ())
             event = Seal(
@@ -152,6 +151,11 @@ class RoundDesk:
                 return
             event = work.emit(EventKind.RUN_CLOSED, actor=who, run_id=run_id)
             work.tx.rounds.close_run(run_id, epoch=event.epoch)
+            for record in work.tx.rounds.all(run_id):
+                if record.status is RoundStatus.OPEN:
+                    _, commands = advance(_round(record), Close())
+                    if Abandon() in commands:
+                        work.tx.rounds.abandon(record.key)
 
     def list_rounds(self, run_id: RunId | None) -> tuple[RoundRecord, ...]:
         with self._ledger.reading() as tx:

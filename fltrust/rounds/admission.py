@@ -81,7 +81,7 @@ def admit(
 def admit_all(
     offers: Iterable[Offer], *, cohort: Mapping[SpiffeId, CohortMember], state: TrustState
 ) -> tuple[tuple[Offer, ...], RefusedList]:
-    """Sort offers, in their order, into those that count and refusals; the very same one twice counts once."""
+    """Sort offers, in order, into what counts and refusals; the very same one twice counts once."""
     admitted: list[Offer] = []
     refused: list[tuple[SpiffeId, str]] = []
     taken: dict[SpiffeId, Digest] = {}

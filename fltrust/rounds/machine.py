@@ -42,7 +42,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """An aggregator asks for a round; `taken` is the round that has this step already, if any."""
+    """An aggregator asks for a round. `run_owner` is who opened the run, None if this is its first round."""
 
     key: RoundKey
     aggregator: SpiffeId

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from fltrust.identity import Digest, Epoch, RunId, SpiffeId
-from fltrust.rounds.types import Candidate, RoundRecord
+from fltrust.rounds.types import Candidate, RoundKey, RoundRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,11 @@ class RoundStore(Protocol):
     def add_run(self, record: RunRecord) -> None: ...
 
     def close_run(self, run_id: RunId, *, epoch: Epoch) -> None:
-        """Close the run and abandon its rounds that are still open."""
+        """Say that the run is closed, and since when."""
+        ...
+
+    def abandon(self, key: RoundKey) -> None:
+        """Mark an open round abandoned."""
         ...
 
     def get(self, run_id: RunId, step: int) -> RoundRecord | None: ...

@@ -54,9 +54,11 @@ class Rounds:
             .where(tables.runs.c.run_id == _digits(run_id), tables.runs.c.closed_epoch.is_(None))
             .values(closed_epoch=int(epoch))
         )
+
+    def abandon(self, key: RoundKey) -> None:
         self._connection.execute(
             update(tables.rounds)
-            .where(tables.rounds.c.run_id == _digits(run_id), tables.rounds.c.status == RoundStatus.OPEN)
+            .where(_is(tables.rounds, key.run_id, key.step), tables.rounds.c.status == RoundStatus.OPEN)
             .values(status=RoundStatus.ABANDONED)
         )
 
