@@ -119,6 +119,11 @@ class Child:
         threading.Thread(target=self._kill_after_grace, daemon=True).start()
 
     @property
+    def was_told_to_end(self) -> bool:
+        """Whether a signal to this process was passed on to it."""
+        return self._asked.is_set()
+
+    @property
     def pid(self) -> int:
         return self._started.pid
 

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 
 from fltrust.agent.credentials import CredentialStore
 from fltrust.agent.relay import Relay
-from fltrust.errors import FltrustError, Malformed, NotFound, Refusal, Revoked, Unavailable
+from fltrust.errors import Malformed, NotFound, Revoked, Unavailable
 from fltrust.flower.child import Child
 from fltrust.flower.direct_channel import DirectChannel
 from fltrust.flower.supernode_args import SupernodeArgs, scripts_folder, supernode_environment
@@ -30,6 +30,10 @@ Mode = Literal["sidecar", "direct"]
 
 READY_TIMEOUT = 10.0
 """Seconds between two complaints that the coordinator is out of reach at the start."""
+
+LOOK_INTERVAL = 1.0
+LAST_WORD = 1.0
+"""Seconds between two looks whether we are revoked, and for a last one when the SuperNode has failed."""
 
 _log = logging.getLogger("fltrust.supernode")
 
@@ -45,6 +49,11 @@ class SupernodeHost(Protocol):
 
     @property
     def spiffe_id(self) -> SpiffeId: ...
+
+    @property
+    def revoked(self) -> Revoked | None:
+        """How this participant learned that it is revoked, if it did."""
+        ...
 
     @property
     def credentials(self) -> CredentialStore: ...
@@ -129,44 +138,39 @@ def _run_direct(
 
 
 def _supervise(child: Child, host: SupernodeHost) -> int:
-    """Wait for the child; stop it as soon as the trust view says that this participant is revoked."""
-    revoked = threading.Event()
+    """Wait for the child; stop it as soon as the agent knows that this participant is revoked."""
+    ended, stopping = threading.Event(), threading.Event()
 
     def look(event: TrustEvent | None = None) -> None:
         del event
-        why = _revocation_of(host)
-        if why is None or revoked.is_set():
+        if host.revoked is None or stopping.is_set():
             return
-        revoked.set()
+        stopping.set()
         _log.error("%s is revoked: flower-supernode is stopped", host.spiffe_id)
         # In a thread of its own: the feed must not wait for a SuperNode that is slow to go.
         threading.Thread(target=child.stop, name="fltrust-stop", daemon=True).start()
 
+    def keep_looking() -> None:
+        # The feed is not the only messenger: a renewal may be refused first.
+        while not ended.wait(LOOK_INTERVAL):
+            look()
+
     unsubscribe = host.view.subscribe(look)
+    threading.Thread(target=keep_looking, name="fltrust-look", daemon=True).start()
     try:
         look()
         code = child.wait()
     finally:
+        ended.set()
         unsubscribe()
-    # The superlink may have sent it home before the feed told us why.
-    why = _revocation_of(host)
-    if why is not None:
-        raise Revoked(
-            f"{host.spiffe_id} was revoked, and its SuperNode is stopped: {why.message}",
-            reason=why.reason,
-            hint="ask an operator of the federation; to return, it must be enrolled anew",
-        )
+    if not child.was_told_to_end:
+        # The superlink may have sent it home a moment before the agent was told why.
+        host.view.wait_until(lambda _: host.revoked is not None, LAST_WORD)
+    if host.revoked is not None:
+        raise host.revoked
+    if not child.was_told_to_end:
+        _log.warning("flower-supernode ended on its own (%d): what it wrote last says why", code)
     return code
-
-
-def _revocation_of(host: SupernodeHost) -> FltrustError | None:
-    try:
-        host.view.judge(host.credentials.current.certificate)
-    except Revoked as error:
-        return None if error.reason == Refusal.HELD else error
-    except FltrustError:
-        return None  # not known yet
-    return None
 
 
 def _await_ready(host: SupernodeHost) -> None:

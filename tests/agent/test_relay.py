@@ -372,13 +372,15 @@ def refuse(
 
 @pytest.mark.skipif(not loopback.can_tell_peers(), reason="this system does not name a connection's user")
 def test_the_kernel_names_the_user_at_the_other_end(house: House) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()[:2]) as theirs:
-            ours, _ = server.accept()
-            with ours:
-                assert loopback.peer_uid(ours) == os.geteuid()
-                theirs.close()
-                assert loopback.peer_uid(ours) is None
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()[:2]) as theirs,
+    ):
+        ours, _ = server.accept()
+        with ours:
+            assert loopback.peer_uid(ours) == os.geteuid()
+            theirs.close()
+            assert loopback.peer_uid(ours) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
