@@ -55,6 +55,7 @@ class _Federation:
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.environment: dict[str, str] = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("FLWR_", "FLTRUST_"))},
+            "FLTRUST_DEBUG": "1",
             **_OFF,
             "PATH": f"{BIN}:{os.environ.get('PATH', '')}",
             "FLWR_HOME": str(folder / "flwr"),

@@ -35,7 +35,7 @@ def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool
     for heading in columns.values():
         table.add_column(heading, overflow="fold")
     for row in found:
-        table.add_row(*(_text(row.get(key)) for key in columns))
+        table.add_row(*(text_of(row.get(key)) for key in columns))
     Console(highlight=False).print(table)
 
 
@@ -51,7 +51,8 @@ def say(message: str) -> None:
     sys.stderr.write(message + "\n")
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A cell as a person reads it."""
     if value is None:
         return "–"
     if isinstance(value, datetime):
@@ -61,9 +62,9 @@ def _text(value: object) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {_text(v)}" for k, v in value.items())
+        return ", ".join(f"{k}: {text_of(v)}" for k, v in value.items())
     if isinstance(value, Sequence):
-        return ", ".join(_text(v) for v in value)
+        return ", ".join(text_of(v) for v in value)
     raise TypeError(f"no text form for {type(value).__name__}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fltrust.cli.options import AsJson, State
-from fltrust.cli.output import Row, print_json, print_rows
+from fltrust.cli.output import Row, print_json, print_rows, text_of
 from fltrust.cli.session import identity_from, operator_session
 from fltrust.errors import Malformed
 from fltrust.identity import RunId
@@ -163,7 +163,7 @@ def _print_event(event: TrustEvent, *, as_json: bool) -> None:
     if as_json:
         print_json(row, lines=True)
         return
-    what = f"run {event.run_id}" if event.run_id is not None else row["subject"] or "–"
+    what = f"run {event.run_id}" if event.run_id is not None else text_of(row["subject"])
     reason = (
         f"  ({event.reason})" if event.reason and event.kind in (EventKind.REVOKED, EventKind.HELD) else ""
     )
