@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
@@ -38,7 +38,7 @@ from fltrust.wire.values import parse
 
 _log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behaviour = Callable[[Context], Awaitable[None]]
 """Answers one call by writing to its context; raises what it refuses with."""
 
@@ -68,7 +68,7 @@ class Common:
         return parse(kind, data, limit=self.settings.max_message)
 
 
-class Port(grpc.GenericRpcHandler[Any, Any]):
+class Port(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """Routes calls by full method name. A method that is not known is UNIMPLEMENTED."""
 
     def __init__(self, name: str, counters: Counters) -> None:
