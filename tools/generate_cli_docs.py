@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+for name in [name for name in os.environ if name.startswith("FLTRUST_")]:
+    del os.environ[name]  # typer shows some of them as defaults
 os.environ.update({"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "_TYPER_FORCE_DISABLE_TERMINAL": "1"})
 
 import click  # noqa: E402 - the width of the help is read when typer is imported
