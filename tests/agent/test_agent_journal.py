@@ -48,6 +48,14 @@ def test_rounds_do_not_go_back_after_reopening(tmp_path: Path) -> None:
     assert caught.value.reason == Refusal.REPLAYED
 
 
+def test_each_answered_round_moves_the_mark() -> None:
+    journal = Journal(None)
+    for number, seed in ((1, 1), (3, 2)):
+        journal.remember(question(seed, round=number), reply=content(1), at=START, sign=lambda: b"s")
+    with pytest.raises(StatementRefused):
+        journal.remember(question(3, round=2), reply=content(1), at=START, sign=lambda: b"s")
+
+
 def test_another_instruction_under_an_answered_id_is_refused() -> None:
     journal = Journal(None)
     journal.remember(question(1), reply=content(1), at=START, sign=lambda: b"s")

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from agent_world import MAIN, RUN, SITE, Scene, content, model, scene
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fltrust.agent.handlers import participant_handlers
 from fltrust.agent.journal import Journal
@@ -48,14 +48,22 @@ class OneVoice(RuleBasedStateMachine):
         self.active = True
         self.open = True
 
-    @rule(round=ROUNDS)
-    def instruct(self, round: int) -> None:  # noqa: A002
-        self.instructions.append(self.here.instruction(round=round, step=len(self.instructions) + 1))
-        self.rounds.append(round)
+    @rule(rounds=st.lists(ROUNDS, min_size=1, max_size=4))
+    def instruct(self, rounds: list[int]) -> None:
+        for number in rounds:
+            self.instructions.append(self.here.instruction(round=number, step=len(self.instructions) + 1))
+            self.rounds.append(number)
 
-    @rule(data=st.data(), reply=REPLIES)
-    def answer(self, data: st.DataObject, reply: int) -> None:
-        which = data.draw(st.integers(0, len(self.instructions) - 1))
+    @rule(data=st.data())
+    def ask(self, data: st.DataObject) -> None:
+        self.answer(data)
+
+    def answer(self, data: st.DataObject) -> None:
+        whichever = st.integers(0, len(self.instructions) - 1)
+        for which, reply in data.draw(st.lists(st.tuples(whichever, REPLIES), min_size=1, max_size=6)):
+            self.answer_one(which, reply)
+
+    def answer_one(self, which: int, reply: int) -> None:
         may = self.active and self.open and (which in self.said or self.rounds[which] >= self.highest)
         try:
             signed = self.here.participant.sign_update(
@@ -75,26 +83,25 @@ class OneVoice(RuleBasedStateMachine):
         """The process dies without a word; a new one opens the same journal."""
         self.here.participant = self.here.world.participant(self.here.site, Journal(self.path))
 
-    @precondition(lambda self: self.active)
     @rule()
     def renew(self) -> None:
         self.here.site.rotate(self.here.world.issue(SITE, generate()))
 
-    @rule()
-    def hold(self) -> None:
+    @rule(data=st.data())
+    def hold_and_release(self, data: st.DataObject) -> None:
         self.here.world.say(EventKind.HELD, subject=SITE, identity_wide=True)
         self.active = False
-
-    @rule()
-    def release(self) -> None:
+        self.answer(data)
         self.here.world.say(EventKind.RELEASED, subject=SITE, identity_wide=True)
         self.active = True
 
-    @rule()
-    def close_or_open(self) -> None:
-        kind = EventKind.RUN_CLOSED if self.open else EventKind.RUN_OPENED
-        self.here.world.say(kind, run_id=RUN)
-        self.open = not self.open
+    @rule(data=st.data())
+    def close_and_open(self, data: st.DataObject) -> None:
+        self.here.world.say(EventKind.RUN_CLOSED, run_id=RUN)
+        self.open = False
+        self.answer(data)
+        self.here.world.say(EventKind.RUN_OPENED, run_id=RUN)
+        self.open = True
 
     @invariant()
     def each_answer_is_to_its_instruction(self) -> None:
@@ -115,7 +122,7 @@ def parsed(signed: bytes) -> UpdateStatement:
 
 TestOneVoice = OneVoice.TestCase
 TestOneVoice.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 HERE = scene()
