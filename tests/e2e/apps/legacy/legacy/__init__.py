@@ -1,0 +1,1 @@
+"""An app in the manner of earlier Flower, for end-to-end tests."""

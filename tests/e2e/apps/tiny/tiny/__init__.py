@@ -1,0 +1,1 @@
+"""A model of four numbers, for end-to-end tests."""
