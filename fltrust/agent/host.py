@@ -37,11 +37,13 @@ from fltrust.errors import (
     PermissionDenied,
     Refusal,
     Revoked,
+    StaleView,
 )
 from fltrust.eventlog import EventLog
 from fltrust.identity import Epoch, Role, SpiffeId
 from fltrust.revocation.events import EventKind, FeedItem, TrustEvent
 from fltrust.revocation.ports import TrustFeed
+from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import ReachPolicy, TrustView
 from fltrust.rounds.types import RoundAuthority
 
@@ -129,11 +131,14 @@ class AgentHost:
         self._stack.pop_all().close()
 
     def wait_ready(self, timeout: float) -> None:
-        """Return once the trust view is current; raise what stands in the way after `timeout` seconds."""
+        """Return once the trust view is current and shows this identity in good standing.
+
+        Raises what stands in the way after `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
         while self._revoked is None:
             left = deadline - time.monotonic()
-            if self._view.wait_until(lambda _: self._view.age() <= self._view.policy.bound, min(left, _POLL)):
+            if self._view.wait_until(self._is_ready, max(min(left, _POLL), 0.0)):
                 return
             if left <= 0:
                 raise self._unready()
@@ -288,9 +293,26 @@ class AgentHost:
             not_after=certificate.not_after,
         )
 
+    def _is_ready(self, state: TrustState) -> bool:
+        """Fresh alone would not do: a feed that is still being replayed is."""
+        try:
+            state.judge(self._store.current.certificate)
+        except FltrustError:
+            return False
+        return self._view.age() <= self._view.policy.bound
+
     def _unready(self) -> FltrustError:
         last = None if self._follower is None else self._follower.last_error
-        return last or CoordinatorUnavailable(
+        if last is not None:
+            return last
+        try:
+            self._view.require_fresh()
+            self._view.judge(self._store.current.certificate)
+        except StaleView:
+            pass
+        except FltrustError as error:
+            return error
+        return CoordinatorUnavailable(
             f"expected the coordinator at {self._state.record.address} to answer, it has not so far",
             hint="is it running and reachable from here?",
         )
