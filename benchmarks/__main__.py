@@ -1,0 +1,124 @@
+"""Measure everything, and write docs/benchmarks.md. Each ratio is from one run on one machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fltrust.clock import SystemClock
+
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+NOTES = Path(__file__).resolve().parent / "notes.json"
+"""For each row that falls short, why; written by people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One figure that is promised: where it is measured, and its bound."""
+
+    what: str
+    section: str
+    key: str
+    bound: float
+    unit: str = "×"
+    at_least: bool = False
+
+    def holds(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+GOALS = (
+    Goal(
+        "digest + sign of a 100 MB update, beside one SHA-256 pass, one core",
+        "digest",
+        "sign_ratio_one_core",
+        1.10,
+    ),
+    Goal(
+        "digest + verify of a 100 MB update, beside one SHA-256 pass, one core",
+        "digest",
+        "verify_ratio_one_core",
+        1.10,
+    ),
+    Goal("digest + sign, two cores against one", "digest", "sign_speedup_two_cores", 1.8, at_least=True),
+    Goal("digest + verify, two cores against one", "digest", "verify_speedup_two_cores", 1.8, at_least=True),
+    Goal(
+        "trusted round beside a stock round, tiny model, pulls not held",
+        "rounds",
+        "tiny_ratio_not_held",
+        0.85,
+    ),
+    Goal("trusted round beside a stock round, tiny model", "rounds", "tiny_ratio", 0.6),
+    Goal("trusted round beside a stock round, 100 MB model, relay", "rounds", "large_ratio", 1.10),
+    Goal(
+        "trusted round beside a stock round, 100 MB model, `--direct`", "rounds", "large_ratio_direct", 1.10
+    ),
+    Goal("revocation acknowledged to the round released", "revocation", "round_released_s", 0.3, "s"),
+    Goal("revocation to pushed to all of 1,000 watchers, p99", "coordinator", "revoke_p99_s", 0.1, "s"),
+    Goal("`fltrust --help`, a whole process", "startup", "help", 0.25, "s"),
+)
+SECTIONS = ("startup", "digest", "coordinator", "revocation", "relay", "rounds")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument(
+        "sections", nargs="*", choices=[*SECTIONS, []], help="only these; prints, writes nothing"
+    )
+    wanted = parser.parse_args().sections or SECTIONS
+    found: dict[str, Mapping[str, float]] = {}
+    for section in wanted:
+        print(f"measuring: {section} …", file=sys.stderr, flush=True)
+        found[section] = importlib.import_module(f"benchmarks.{section}").measure()
+        print(json.dumps(found[section], indent=2), file=sys.stderr, flush=True)
+    if set(wanted) == set(SECTIONS):
+        TARGET.write_text(render(found))
+        print(f"wrote {TARGET.name}", file=sys.stderr)
+    return 0
+
+
+def render(found: Mapping[str, Mapping[str, float]]) -> str:
+    notes: dict[str, str] = json.loads(NOTES.read_text()) if NOTES.exists() else {}
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Written by `make bench` on {SystemClock().now():%Y-%m-%d}: {_machine()}.",
+        "Ratios are of things measured beside each other in one run; absolute times are this machine's.",
+        "",
+        "| what | measured | goal | |",
+        "|---|--:|--:|---|",
+    ]
+    for goal in GOALS:
+        value = found[goal.section][goal.key]
+        bound = f"{'≥' if goal.at_least else '≤'} {goal.bound:g} {goal.unit}"
+        verdict = "✓" if goal.holds(value) else f"falls short: {notes.get(goal.key, 'not explained yet')}"
+        lines.append(f"| {goal.what} | {value:.3g} {goal.unit} | {bound} | {verdict} |")
+    lines += ["", "## Everything measured", ""]
+    for section, figures in found.items():
+        lines += [f"### {section}", "", "| | |", "|---|--:|"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in figures.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return f"{os.cpu_count()} cores ({model}), {platform.system()}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
