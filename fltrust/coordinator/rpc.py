@@ -38,6 +38,8 @@ from fltrust.wire.values import parse
 
 _log = logging.getLogger(__name__)
 
+_ABORT_TIMEOUT = 2.0
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behaviour = Callable[[Context], Awaitable[None]]
 """Answers one call by writing to its context; raises what it refuses with."""
@@ -109,7 +111,12 @@ class Port(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the 
         else:
             self._counters.add(f"rpc.{self._name}.{name}.ok")
             return
-        await context.abort(code, message, ((STATUS_KEY, details),))
+        try:
+            async with asyncio.timeout(_ABORT_TIMEOUT):
+                await context.abort(code, message, ((STATUS_KEY, details),))
+        except TimeoutError:
+            # The caller takes nothing, not even this. Ending the task lets gRPC reset the stream.
+            raise asyncio.CancelledError from None
 
 
 @dataclass(slots=True)

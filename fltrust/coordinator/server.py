@@ -60,6 +60,7 @@ class CoordinatorServer:
         self._settings = settings or ServerSettings()
         self._clock = clock or SystemClock()
         self._listeners: list[_Listener] = []
+        self._watches: Slots | None = None
         self._is_serving = False
         self._renewal: asyncio.Task[None] | None = None
 
@@ -72,6 +73,11 @@ class CoordinatorServer:
     def address(self) -> str:
         """``host:port`` of the mTLS port, with the port that was taken. After `start`."""
         return self._listeners[1].address
+
+    @property
+    def open_watches(self) -> int:
+        """How many watches are open now."""
+        return 0 if self._watches is None else self._watches.count
 
     async def start(self) -> None:
         """Listen on both ports. `Conflict` (``address-in-use``) if one cannot be had; then none is kept."""
@@ -148,13 +154,14 @@ class CoordinatorServer:
 
     def _mutual(self, common: Common) -> Port:
         settings = self._settings
+        self._watches = Slots("watches", total=settings.watches, per_key=settings.watches_per_identity)
         mutual = Mutual(
             common=common,
             gate=Gate(self._authority, self._clock),
             feed=self._feed,
             rates=RateLimiter(rate=settings.rate, burst=settings.burst, monotonic=time.monotonic),
             calls=Slots("calls", total=settings.calls, per_key=settings.calls_per_identity),
-            watches=Slots("watches", total=settings.watches, per_key=settings.watches_per_identity),
+            watches=self._watches,
         )
 
         @asynccontextmanager
@@ -205,6 +212,7 @@ class CoordinatorServer:
             ("grpc.max_send_message_length", settings.max_seal),
             ("grpc.max_metadata_size", settings.max_metadata),
             ("grpc.absolute_max_metadata_size", settings.max_metadata),
+            ("grpc.http2.write_buffer_size", 16 * 1024),  # what a watcher that takes nothing can pile up
             ("grpc.max_concurrent_streams", settings.streams_per_connection),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
             ("grpc.server_handshake_timeout_ms", 10_000),
