@@ -28,6 +28,10 @@ SESSION_LIFE = 180.0
 READY_UNTAKEN = 5.0
 """Seconds for which a reply that nobody fetched keeps the other pulls of its run from being held."""
 
+LINGER = 3.0
+"""Seconds that a pull for several replies is held on after the first: Flower's grid, given a part, sleeps as
+long before it asks for the rest."""
+
 _MAX_OUTSTANDING = 1 << 16
 _MAX_UPLOADS = 1 << 14
 
@@ -185,7 +189,8 @@ class HeldPulls:
         """Ask `call` for the answers to these instructions, and hold the ServerApp while none is ready.
 
         1. Hold while every instruction is pending or its reply is being uploaded.
-        2. Ask Flower, but not for replies that are still uploaded: it would hand them out unfinished.
+        2. Once there is a first answer, hold for the others, for `LINGER` at most.
+        3. Ask Flower, but not for replies that are still uploaded: it would hand them out unfinished.
            After `SESSION_LIFE` ask anyway, so that Flower can say what became of them.
         """
         if not self.is_on:
@@ -196,14 +201,19 @@ class HeldPulls:
         self._held.add(held)
         gone = asyncio.ensure_future(wait_gone(receive))
         try:
-            while message_ids and not self._is_answered(held):  # 1
+            while message_ids and not self._answered(held) and not self._has_to_go_round(held):  # 1
                 if not await self._wait(held.bell, gone, deadline):
                     break
+            if self._answered(held):
+                deadline = min(deadline, _now() + LINGER)
+                while self._answered(held) < len(message_ids):  # 2
+                    if not await self._wait(held.bell, gone, deadline):
+                        break
         finally:
             gone.cancel()
             self._held.discard(held)
         unfinished = {i for i in message_ids if self._is_unfinished(i)}
-        return await call(message_ids - unfinished)  # 2
+        return await call(message_ids - unfinished)  # 3
 
     # --- inside
 
@@ -232,12 +242,14 @@ class HeldPulls:
         found = self._outstanding.get(message_id)
         return found is not None and found.stage is Stage.UPLOADING and _now() - found.since < SESSION_LIFE
 
-    def _is_answered(self, held: _Held) -> bool:
-        """Whether there is a reason to ask Flower now, for this pull or to let another have its turn."""
-        for message_id in held.ids:
-            found = self._outstanding.get(message_id)
-            if found is None or found.stage in (Stage.READY, Stage.LOST):
-                return True
+    def _answered(self, held: _Held) -> int:
+        """How many of the instructions Flower has an answer to, or has to be asked about."""
+        waiting = (Stage.PENDING, Stage.UPLOADING)
+        found = (self._outstanding.get(message_id) for message_id in held.ids)
+        return sum(one is None or one.stage not in waiting for one in found)
+
+    def _has_to_go_round(self, held: _Held) -> bool:
+        """Whether a reply of the same run waits that no pull asks for: then its puller is on this one."""
         return any(
             ready.run_id in held.runs and not any(message_id in pull.ids for pull in self._held)
             for message_id, ready in self._fresh_untaken()

@@ -156,6 +156,19 @@ def test_a_stalled_upload_does_not_keep_back_the_replies_of_others(superlink: Ru
         assert text_of(got) == "here"
 
 
+def test_one_pull_for_several_replies_returns_with_all_of_them(superlink: RunningSuperlink) -> None:
+    with (
+        one_node(superlink, "first") as (app, first),
+        node_side(superlink.domain.enroll("second"), superlink) as second,
+    ):
+        ids = app.instruct(first.site.node_id, second.site.node_id)
+        pull = Later(lambda: app.collect(*ids))
+        first.send(reply_to(first.receive(), "first"))
+        assert pull.is_waiting()
+        second.send(reply_to(second.receive(), "second"))
+        assert sorted(text_of(got) for got in pull.result()) == ["first", "second"]
+
+
 def test_revocation_ends_the_serverapps_wait_for_that_node(superlink: RunningSuperlink) -> None:
     with one_node(superlink, "caught") as (app, node):
         (message_id,) = app.instruct(node.site.node_id)
