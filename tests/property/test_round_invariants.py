@@ -17,9 +17,9 @@ from authority_world import DOMAIN, Authorities, Exchange, Member, World, admitt
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fltrust.coordinator.authority import Caller
 from fltrust.enrollment.challenge import node_key_challenge
@@ -35,6 +35,8 @@ from fltrust.rounds.types import Candidate, RoundRecord
 from fltrust.storage import CommitStep
 
 NAMES = ("site-a", "site-b", "site-c")
+HAPPENINGS = ("arrive", "arrive", "arrive", "junk", "revoke", "hold", "release", "enroll_anew", "restart")
+CRASHES = st.sampled_from([None, CommitStep.BEFORE, CommitStep.AFTER])
 CA = Authorities.make()
 
 
@@ -52,8 +54,6 @@ class RoundsUnderRevocation(RuleBasedStateMachine):
         self.barred: dict[str, Standing] = {}
         self.feed: list[TrustEvent] = []
         self.step = 0
-        self.exchange: Exchange | None = None
-        self.arrived: list[Candidate] = []
         self.receipts: list[bytes] = []
 
     def teardown(self) -> None:
@@ -61,34 +61,26 @@ class RoundsUnderRevocation(RuleBasedStateMachine):
             self.world.close()
             self.folder.cleanup()
 
-    # -- what participants and the aggregator do ----------------------------------------------------
+    # -- a round, with whatever happens while it is open ---------------------------------------------
 
-    @precondition(lambda self: self.exchange is None)
-    @rule()
-    def open(self) -> None:
+    @rule(
+        happens=st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.sampled_from(NAMES)), max_size=8),
+        crash=CRASHES,
+    )
+    def conduct_a_round(self, happens: list[tuple[str, str]], crash: CommitStep | None) -> None:
         self.step += 1
         exchange = Exchange(self.world, self.aggregator, step=self.step)
         opened = exchange.open(*self.members.values())
         assert {str(who.name) for who, _ in opened.refused} == set(self.barred)
-        self.exchange, self.arrived = exchange, []
-
-    @precondition(lambda self: self.exchange is not None)
-    @rule(name=st.sampled_from(NAMES), junk=st.booleans())
-    def arrive(self, name: str, junk: bool) -> None:
-        assert self.exchange is not None
-        member = self.members[name]
-        if member.spiffe_id not in self.exchange.instructions:
-            return
-        candidate = self.exchange.answer(member)
-        if junk:
-            candidate = Candidate(candidate.instruction, secrets.token_bytes(64))
-        self.arrived.append(candidate)
-
-    @precondition(lambda self: self.exchange is not None)
-    @rule(crash=st.sampled_from([None, CommitStep.BEFORE, CommitStep.AFTER]))
-    def seal(self, crash: CommitStep | None) -> None:
-        exchange, candidates = self.exchange, tuple(self.arrived)
-        assert exchange is not None
+        arrived: list[Candidate] = []
+        for what, name in happens:
+            if what in ("arrive", "junk"):
+                candidate = exchange.answer(self.members[name])
+                junk = Candidate(candidate.instruction, secrets.token_bytes(64))
+                arrived.append(junk if what == "junk" else candidate)
+            else:
+                getattr(self, what)(name)
+        candidates = tuple(arrived)
         with self._crashing(crash):
             exchange.session.seal_round(exchange.key, candidates, ())
         # Asked again, as an aggregator does that got no answer: decided once, whatever happened.
@@ -96,12 +88,11 @@ class RoundsUnderRevocation(RuleBasedStateMachine):
         assert exchange.session.seal_round(exchange.key, candidates, ()) == receipt
         assert admitted(receipt_of(receipt)).isdisjoint(self.barred)  # invariant 1
         self.receipts.append(receipt)
-        self.exchange = None
 
     # -- what operators do --------------------------------------------------------------------------
 
-    @rule(name=st.sampled_from(NAMES), crash=st.sampled_from([None, CommitStep.BEFORE, CommitStep.AFTER]))
-    def revoke(self, name: str, crash: CommitStep | None) -> None:
+    @rule(name=st.sampled_from(NAMES), crash=CRASHES)
+    def revoke(self, name: str, crash: CommitStep | None = None) -> None:
         with self._crashing(crash):
             self.world.revoke(self.members[name])
             crash = None  # nothing was written, so nothing crashed: it was revoked before
@@ -127,7 +118,7 @@ class RoundsUnderRevocation(RuleBasedStateMachine):
             assert self.barred.pop(name, Standing.HELD) is Standing.HELD
 
     @rule(name=st.sampled_from(NAMES), claims=st.sampled_from([*NAMES, "root", "main"]))
-    def enroll_anew(self, name: str, claims: str) -> None:
+    def enroll_anew(self, name: str, claims: str = "root") -> None:
         """With a request that claims somebody else's name, which nobody may read (invariant 6)."""
         signer, node = generate(), generate()
         uri = x509.UniformResourceIdentifier(f"spiffe://{DOMAIN}/participant/{claims}")
@@ -162,7 +153,7 @@ class RoundsUnderRevocation(RuleBasedStateMachine):
     # -- what the world does ------------------------------------------------------------------------
 
     @rule()
-    def restart(self) -> None:
+    def restart(self, _name: str = "") -> None:
         self.world.reopen()
 
     @rule(role=st.sampled_from([Role.PARTICIPANT, Role.AGGREGATOR, Role.OPERATOR]))
@@ -230,5 +221,9 @@ class RoundsUnderRevocation(RuleBasedStateMachine):
 
 TestRoundsUnderRevocation = RoundsUnderRevocation.TestCase
 TestRoundsUnderRevocation.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25,
+    stateful_step_count=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes longer than reading eight steps
 )
