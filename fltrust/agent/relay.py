@@ -28,7 +28,7 @@ from fltrust.agent.counters import RefusalCounter
 from fltrust.agent.loopback import can_tell_peers, make_loopback_tls, peer_uid
 from fltrust.agent.upstream import Dialer, RelayCredentials, Upstream
 from fltrust.clock import Clock, SystemClock
-from fltrust.errors import FltrustError, PermissionDenied, Revoked, StorageUnavailable, Unavailable
+from fltrust.errors import FltrustError, PermissionDenied, StorageUnavailable, Unavailable
 from fltrust.files import make_private_folder, write_durably
 from fltrust.identity import SpiffeId
 from fltrust.revocation.events import TrustEvent
@@ -227,14 +227,21 @@ class Relay:
     # --- upstream connections: what a Carrier asks for ------------------------------------------
 
     def open(self) -> Upstream:
+        """Dial, and keep the line among those that the next trust event judges."""
         line = self._dialer.dial()
         with self._lock:
-            if not self._stopping:
-                self._lines.add(line)
-                self._dialled += 1
-                return line
-        line.socket.close()
-        raise Unavailable("the relay is stopping")
+            self._lines.add(line)
+            self._dialled += 1
+            stopping = self._stopping
+        try:
+            # Again, now that `_on_trust_event` knows the line: what was said in between is not missed.
+            self._judge(line)
+            if stopping:
+                raise Unavailable("the relay is stopping")
+        except FltrustError:
+            self.close(line)
+            raise
+        return line
 
     def is_current(self, line: Upstream) -> bool:
         return self._dialer.credentials.current.certificate.serial == line.ours.serial
@@ -269,12 +276,14 @@ class Relay:
             lines = tuple(self._lines)
         for line in lines:
             try:
-                self._view.judge(line.ours)
-                self._view.judge(line.theirs)
+                self._judge(line)
             except FltrustError as error:
-                reason = error.reason if isinstance(error, Revoked) else "unknown-identity"
-                self._complaints.say(reason, f"{error}: its connections are cut (epoch {event.epoch})")
+                self._complaints.say(error.reason, f"{error}: its connections are cut (epoch {event.epoch})")
                 _cut(line.socket)
+
+    def _judge(self, line: Upstream) -> None:
+        self._view.judge(line.ours)
+        self._view.judge(line.theirs)
 
     # --- threads --------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ def run_supernode(
             args.superlink,
             credentials=host.credentials,
             view=host.view,
-            run_folder=host.socket_path.parent,
+            run_folder=host.node_key_path.parent / "run",
             aggregator=aggregator,
             check_peer_uid=check_peer_uid,
         )

@@ -21,7 +21,7 @@ from fltrust.identity import Epoch, Role, Serial, SpiffeId, TrustDomain
 from fltrust.keys import generate
 from fltrust.pki import Draft, Issuer, create_issuing, create_root, make_bundle
 from fltrust.revocation import EventKind, FeedHeartbeat, RevocationReason, TrustEvent
-from fltrust.revocation.view import TrustView
+from fltrust.revocation.view import ReachPolicy, TrustView
 
 CLOCK = SystemClock()
 
@@ -29,7 +29,7 @@ CLOCK = SystemClock()
 class Domain:
     """One trust domain: its CA, and a view of its trust feed."""
 
-    def __init__(self, name: str = "hospitals.example") -> None:
+    def __init__(self, name: str = "hospitals.example", policy: ReachPolicy | None = None) -> None:
         self.domain = TrustDomain(name)
         root_key, issuing_key = generate(), generate()
         now = CLOCK.now()
@@ -37,7 +37,7 @@ class Domain:
         issuing = create_issuing(root=root, root_signer=root_key, public_key=issuing_key.public_key, now=now)
         self.issuer = Issuer(certificate=issuing, signer=issuing_key)
         self.bundle = make_bundle(self.domain, [root])
-        self.view = TrustView(CLOCK)
+        self.view = TrustView(CLOCK, policy)
 
     def id(self, role: Role, name: str) -> SpiffeId:
         return SpiffeId.of(self.domain, role, name)

@@ -12,16 +12,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from relay_world import Domain, Flower, Superlink, make_relay, running, wait_for
 
-from fltrust.agent import carry, loopback
+from fltrust.agent import carry, loopback, upstream
 from fltrust.agent.credentials import CredentialStore
 from fltrust.agent.relay import Relay
+from fltrust.agent.upstream import Dialer
 from fltrust.identity import Role
 from fltrust.revocation import EventKind
+from fltrust.revocation.view import ReachPolicy
 
 BROKEN = (http.client.HTTPException, OSError)
 
@@ -284,6 +287,29 @@ def test_a_revoked_aggregator_is_cut_off_and_not_spoken_to_again(
     assert len(house.superlink.serials) == requests
     wait_for(lambda: house.relay.refusals.snapshot().get("revoked"))
     assert any("aggregator/main is revoked" in record.getMessage() for record in caplog.records)
+
+
+def test_with_a_view_older_than_the_policy_allows_nothing_new_goes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "FRESH_TIMEOUT", 0.1)
+    domain = Domain(policy=ReachPolicy(bound=timedelta(0)))
+    site, aggregator = domain.enroll(Role.PARTICIPANT, "site-a"), domain.enroll(Role.AGGREGATOR, "main")
+    refuse(domain, site, aggregator, tmp_path, reason="stale-view")
+
+
+def test_a_revocation_during_the_dial_is_not_missed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    dial = Dialer.dial
+
+    def dial_and_then(dialer: Dialer) -> object:
+        line = dial(dialer)
+        house.domain.say(EventKind.REVOKED, house.aggregator.spiffe_id)
+        return line
+
+    monkeypatch.setattr(Dialer, "dial", dial_and_then)
+    with pytest.raises(BROKEN):
+        house.flower().post()
+    assert not house.superlink.serials
 
 
 def test_a_held_participant_sends_nothing_until_it_is_released(house: House) -> None:
