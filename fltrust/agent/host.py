@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from fltrust.agent.participant import ParticipantCore
 from fltrust.agent.renewal import Renewer
 from fltrust.agent.server import AgentServer
 from fltrust.agent.state import AgentState, socket_path_of
+from fltrust.agent.watched import WatchedFeed
 from fltrust.client import CoordinatorClient, TrustFollower
 from fltrust.clock import Clock, SystemClock
 from fltrust.enrollment.types import Issued
@@ -35,13 +36,12 @@ from fltrust.errors import (
     CoordinatorUnavailable,
     FltrustError,
     PermissionDenied,
-    Refusal,
     Revoked,
     StaleView,
 )
 from fltrust.eventlog import EventLog
-from fltrust.identity import Epoch, Role, SpiffeId
-from fltrust.revocation.events import EventKind, FeedItem, TrustEvent
+from fltrust.identity import Role, SpiffeId
+from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.ports import TrustFeed
 from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import ReachPolicy, TrustView
@@ -118,7 +118,11 @@ class AgentHost:
                 self._store, coordinator, clock=self._clock, rng=self._rng, on_revoked=self._take_revocation
             )
             stack.callback(self._renewer.stop)
-            self._follower = TrustFollower(_WatchForRevocation(coordinator, self), self._view, rng=self._rng)
+            self._follower = TrustFollower(
+                WatchedFeed(coordinator, self._store, on_revoked=self._take_revocation),
+                self._view,
+                rng=self._rng,
+            )
             stack.callback(self._follower.stop)
             server.start()
             self._follower.start()
@@ -237,6 +241,7 @@ class AgentHost:
         journal = Journal(self._state.journal_path)
         stack.callback(journal.close)
         journal.prune(now=self._clock.now())
+        stack.callback(self._store.on_rotate(lambda _: journal.prune(now=self._clock.now())))
 
         def note_closed(event: TrustEvent) -> None:
             if event.kind is EventKind.RUN_CLOSED and event.run_id is not None:
@@ -316,38 +321,6 @@ class AgentHost:
             f"expected the coordinator at {self._state.record.address} to answer, it has not so far",
             hint="is it running and reachable from here?",
         )
-
-
-class _WatchForRevocation(TrustFeed):
-    """The coordinator's feed; tells the host when the coordinator refuses us as revoked."""
-
-    def __init__(self, feed: TrustFeed, host: AgentHost) -> None:
-        self._feed = feed
-        self._host = host
-
-    def watch(self, after: Epoch) -> Iterator[FeedItem]:
-        return _Items(self._feed.watch(after), self._host)
-
-
-class _Items(Iterator[FeedItem]):
-    def __init__(self, items: Iterator[FeedItem], host: AgentHost) -> None:
-        self._items = items
-        self._host = host
-        self._shown = host.credentials.current
-
-    def __next__(self) -> FeedItem:
-        try:
-            return next(self._items)
-        except Revoked as error:
-            # A hold ends; and a certificate that we have replaced meanwhile says nothing about us.
-            if error.reason != Refusal.HELD and self._host.credentials.current is self._shown:
-                self._host._take_revocation(error)
-            raise
-
-    def close(self) -> None:
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            close()
 
 
 def _over_network(state: AgentState, store: CredentialStore) -> Coordinator:

@@ -270,6 +270,7 @@ def _lives(path: Path) -> Conflict:
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the peer of a stream that only we write to has closed it."""
-    readable, _, _ = select.select([connection], [], [], 0)
-    return bool(readable)
+    """Whether the peer of a stream that only we write to has closed it (or broke the rule and wrote)."""
+    poll = select.poll()  # not `select`: a superlink has more than 1,024 files open
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

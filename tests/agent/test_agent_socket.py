@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -387,6 +388,21 @@ def test_a_watcher_gets_every_event_since_any_epoch_and_then_what_comes(
     kinds = [item.kind for item in take(late, 2) if isinstance(item, TrustEvent)]
     assert kinds == [EventKind.ENROLLED, EventKind.REVOKED]
     late.close()
+
+
+def test_a_process_with_thousands_of_open_files_is_served_as_well(here: Scene, main: AgentServer) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        watch = AgentClient(main.path).watch(Epoch(0))
+        take(watch, 3)
+        here.world.enroll(OTHER)
+        assert next(watch).epoch == 4
+        watch.close()
+    finally:
+        for handle in held:
+            os.close(handle)
 
 
 def test_a_watcher_hears_a_heartbeat_only_when_the_agent_did(here: Scene, main: AgentServer) -> None:
