@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from authority_world import DOMAIN
+from google.protobuf.descriptor import FileDescriptor
+
+from fltrust.coordinator.counters import Counters
+from fltrust.coordinator.permissions import BOOTSTRAP_METHODS, METHODS, check_permission
+from fltrust.errors import PermissionDenied, TokenRefused
+from fltrust.identity import Role, SpiffeId
+from fltrust.wire.pb import enrollment_pb2, rounds_pb2, trust_pb2
+
+PARTICIPANT = SpiffeId.of(DOMAIN, Role.PARTICIPANT, "site-a")
+AGGREGATOR = SpiffeId.of(DOMAIN, Role.AGGREGATOR, "main")
+OPERATOR = SpiffeId.of(DOMAIN, Role.OPERATOR, "root")
+COORDINATOR = SpiffeId.of(DOMAIN, Role.COORDINATOR)
+
+
+def _methods_of(file: FileDescriptor) -> set[str]:
+    return {
+        f"/{service.full_name}/{method.name}"
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }
+
+
+def _allowed(who: SpiffeId) -> set[str]:
+    allowed = set()
+    for method in METHODS:
+        try:
+            check_permission(who, method)
+        except PermissionDenied:
+            continue
+        allowed.add(method.rpartition("/")[2])
+    return allowed
+
+
+def test_every_method_of_the_protocol_is_in_the_table_and_nothing_else() -> None:
+    spoken = set().union(*(_methods_of(pb.DESCRIPTOR) for pb in (enrollment_pb2, rounds_pb2, trust_pb2)))
+    assert set(METHODS) | BOOTSTRAP_METHODS == spoken
+
+
+def test_each_role_may_call_exactly_what_it_needs() -> None:
+    everyone = {"Renew", "Watch", "GetBundle"}
+    assert _allowed(PARTICIPANT) == everyone
+    assert _allowed(AGGREGATOR) == everyone | {
+        "ListParticipants",
+        "OpenRound",
+        "SealRound",
+        "CloseRun",
+        "ListRounds",
+        "GetRound",
+    }
+    assert _allowed(OPERATOR) == {m.rpartition("/")[2] for m in METHODS} - {"OpenRound", "SealRound"}
+    assert _allowed(COORDINATOR) == set()
+
+
+def test_a_method_that_is_not_in_the_table_is_denied_to_everybody() -> None:
+    for who in (PARTICIPANT, AGGREGATOR, OPERATOR, COORDINATOR):
+        for method in ("/fltrust.v1.RoundService/DeleteRound", "", "/fltrust.v1.EnrollmentService/Enroll"):
+            with pytest.raises(PermissionDenied, match="nobody"):
+                check_permission(who, method)
+
+
+def test_counters_count_from_many_threads_and_pass_errors_on() -> None:
+    counters = Counters()
+
+    def refuse() -> None:
+        for _ in range(200):
+            with pytest.raises(TokenRefused), counters.refusals():
+                raise TokenRefused("no", reason="token-used")
+
+    threads = [threading.Thread(target=refuse) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counters.add("updates.admitted", 3)
+    assert dict(counters.snapshot()) == {"refused.token-used": 800, "updates.admitted": 3}
+    assert counters.get("never") == 0
