@@ -240,8 +240,12 @@ class AgentHost:
             )
         journal = Journal(self._state.journal_path)
         stack.callback(journal.close)
-        journal.prune(now=self._clock.now())
-        stack.callback(self._store.on_rotate(lambda _: journal.prune(now=self._clock.now())))
+
+        def prune(_credentials: Credentials | None = None) -> None:
+            journal.prune(now=self._clock.now())
+
+        prune()
+        stack.callback(self._store.on_rotate(prune))
 
         def note_closed(event: TrustEvent) -> None:
             if event.kind is EventKind.RUN_CLOSED and event.run_id is not None:
