@@ -146,6 +146,7 @@ def test_an_identity_that_was_never_enrolled_is_refused(world: ServedWorld) -> N
     assert caught.value.reason == "unknown-identity"
 
 
+@pytest.mark.slow
 def test_a_certificate_that_runs_out_on_a_live_channel_is_refused(world: ServedWorld) -> None:
     who = world.join("gate-short").spiffe_id
     # The handshake takes place while it is valid; afterwards the same connection is refused.

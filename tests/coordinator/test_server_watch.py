@@ -157,6 +157,7 @@ def test_a_watch_ends_when_its_own_identity_is_barred_after_saying_so(tmp_path: 
             assert watch.epochs == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_watch_ends_without_an_error_when_its_certificate_runs_out(tmp_path: Path) -> None:
     with served(tmp_path, lifetimes={Role.PARTICIPANT: timedelta(seconds=5)}) as world:
         watch = Collector(world.join("a").client.watch(Epoch(0)))
@@ -165,6 +166,7 @@ def test_a_watch_ends_without_an_error_when_its_certificate_runs_out(tmp_path: P
         assert watch.epochs == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_follower_goes_on_with_the_renewed_certificate(tmp_path: Path) -> None:
     with served(tmp_path, lifetimes={Role.PARTICIPANT: timedelta(seconds=6)}, settings=QUICK) as world:
         site, view = world.join("a"), TrustView(SystemClock())
