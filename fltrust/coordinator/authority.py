@@ -15,9 +15,10 @@ from fltrust.coordinator.rounds import RoundDesk, SigningIdentity
 from fltrust.coordinator.session import Caller, Session
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.coordinator.tokens import TokenOffice
+from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord
 from fltrust.enrollment.registration import CheckedRequest, JoinTokenChecker
 from fltrust.enrollment.types import Approval, Enrollment, EnrollRequest, Issued
-from fltrust.errors import Conflict
+from fltrust.errors import Conflict, NotFound
 from fltrust.identity import Epoch, Name, Role, SpiffeId
 from fltrust.keys.file import FileSigner, generate
 from fltrust.keys.signer import Signer
@@ -25,6 +26,7 @@ from fltrust.pki.issuing import Issuer
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.pki.verify import verify_certificate
 from fltrust.revocation.events import EventKind, TrustEvent
+from fltrust.revocation.state import IdentityState
 
 __all__ = ["Authority", "AuthoritySettings", "Caller", "Session"]
 
@@ -138,23 +140,23 @@ class Authority:
     def enrollments(self) -> tuple[Enrollment, ...]:
         """Everybody who is or was enrolled, in order of enrollment."""
         with self.ledger.reading() as tx:
-            records, newest = tx.enrollments.all(), tx.certificates.newest()
+            records = tx.enrollments.all()
+            newest = {record.spiffe_id: tx.certificates.newest_of(record.spiffe_id) for record in records}
         standing = self.ledger.identities()
         return tuple(
-            Enrollment(
-                spiffe_id=record.spiffe_id,
-                enrolled_at=record.enrolled_at,
-                enrolled_by=record.enrolled_by,
-                evidence=record.evidence,
-                node_key=record.node_key,
-                standing=standing[record.spiffe_id].standing,
-                since_epoch=int(standing[record.spiffe_id].since),
-                certificate_serial=newest[record.spiffe_id].serial.hex,
-                certificate_not_after=newest[record.spiffe_id].not_after,
-            )
+            _enrollment(record, newest[record.spiffe_id], standing[record.spiffe_id])
             for record in records
-            if record.spiffe_id in standing and record.spiffe_id in newest
+            if record.spiffe_id in standing
         )
+
+    def enrollment(self, who: SpiffeId) -> Enrollment:
+        """What the record says of one identity; `NotFound` if it was never enrolled."""
+        with self.ledger.reading() as tx:
+            record, newest = tx.enrollments.get(who), tx.certificates.newest_of(who)
+        standing = self.ledger.identities().get(who)
+        if record is None or standing is None:
+            raise NotFound(f"{who} was never enrolled", hint="list who is: fltrust participants list")
+        return _enrollment(record, newest, standing)
 
     def bootstrap_operator(self, name: Name, *, replace: bool = False) -> tuple[FileSigner, Issued]:
         """Enroll an operator from this machine, without evidence; returns its new key and certificate.
@@ -189,3 +191,19 @@ def as_read_by(reader: SpiffeId, event: TrustEvent) -> TrustEvent:
     if subject is None or subject == reader or subject.role is not Role.PARTICIPANT:
         return event
     return TrustEvent(epoch=event.epoch, kind=EventKind.REDACTED, at=event.at)
+
+
+def _enrollment(
+    record: EnrolledRecord, newest: CertificateRecord | None, standing: IdentityState
+) -> Enrollment:
+    return Enrollment(
+        spiffe_id=record.spiffe_id,
+        enrolled_at=record.enrolled_at,
+        enrolled_by=record.enrolled_by,
+        evidence=record.evidence,
+        node_key=record.node_key,
+        standing=standing.standing,
+        since_epoch=int(standing.since),
+        certificate_serial=None if newest is None else newest.serial.hex,
+        certificate_not_after=None if newest is None else newest.not_after,
+    )

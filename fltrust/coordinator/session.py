@@ -14,7 +14,7 @@ from fltrust.coordinator import standing
 from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.permissions import check_permission
 from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
-from fltrust.errors import CertificateRefused, Malformed, NotFound, Refusal
+from fltrust.errors import CertificateRefused, Malformed, Refusal
 from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
@@ -92,10 +92,7 @@ class Session:
 
     def get_enrollment(self, who: SpiffeId) -> Enrollment:
         with self._allowed("ParticipantService/GetParticipant"):
-            for enrollment in self._authority.enrollments():
-                if enrollment.spiffe_id == who:
-                    return enrollment
-            raise NotFound(f"{who} was never enrolled")
+            return self._authority.enrollment(who)
 
     def revoke(
         self,
@@ -206,7 +203,7 @@ class Session:
             return tuple(act(subject, work) for subject in subjects)
 
     def _watch(self, after: Epoch) -> Iterator[FeedItem]:
-        woken = threading.Event()
+        woken, has_beaten = threading.Event(), False
         unsubscribe = self._authority.subscribe(lambda _epoch: woken.set())
         who, heartbeat = self._caller.spiffe_id, self._authority.settings.heartbeat.total_seconds()
         try:
@@ -220,7 +217,9 @@ class Session:
                     continue
                 with self._authority.counters.refusals():
                     self._check_caller()
-                if not woken.wait(heartbeat):
+                # The first beat comes at once: it tells a watcher that resumes that its view is fresh.
+                if not has_beaten or not woken.wait(heartbeat):
+                    has_beaten = True
                     head = self._authority.head
                     if head == after:
                         yield FeedHeartbeat(head, self._authority.now())

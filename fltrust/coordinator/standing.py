@@ -9,7 +9,6 @@ from datetime import datetime
 
 from fltrust.coordinator.ledger import Work
 from fltrust.enrollment.ports import CertificateRecord
-from fltrust.enrollment.types import TokenStatus
 from fltrust.errors import Conflict, Malformed, NotFound
 from fltrust.identity import KeyId, Role, RunId, Serial, SpiffeId, TrustDomain
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
@@ -68,8 +67,8 @@ def revoke(
         ):
             return known
         reason = known.reason or reason
-    if subject.whole:
-        _cancel_tokens(subject.who, work)
+    if subject.whole and subject.who.name is not None:
+        work.tx.tokens.cancel_all_for(subject.who.role, subject.who.name, now=work.now)
     return _emit(
         subject, work, EventKind.REVOKED, actor=actor, reason=reason, compromised_since=compromised_since
     )
@@ -102,9 +101,7 @@ def release(subject: Subject, work: Work, *, actor: SpiffeId) -> TrustEvent:
         )
     serials, keys = subject.serials, subject.keys
     if subject.whole:
-        records = work.tx.certificates.all_of(subject.who)
-        serials = tuple(r.serial for r in records if work.state.serial_standing(r.serial) is Standing.HELD)
-        keys = tuple(r.key_id for r in records if work.state.key_standing(r.key_id) is Standing.HELD)
+        serials, keys = _on_hold(subject.who, work)
     if standing is not Standing.HELD and not (subject.whole and (serials or keys)):
         known = _said(subject, work, EventKind.RELEASED)
         if known is None:
@@ -185,10 +182,15 @@ def _covers(event: TrustEvent, subject: Subject) -> bool:
     return not set(subject.serials).isdisjoint(event.serials)
 
 
-def _cancel_tokens(who: SpiffeId, work: Work) -> None:
-    for token in work.tx.tokens.all(now=work.now):
-        if token.status is TokenStatus.PENDING and (token.role, token.name) == (who.role, who.name):
-            work.tx.tokens.cancel(token.token_id, now=work.now)
+def _on_hold(who: SpiffeId, work: Work) -> tuple[tuple[Serial, ...], tuple[KeyId, ...]]:
+    """Certificates and keys of an identity that are on hold, in the order in which they were put there."""
+    held = [event for event in work.tx.events.about(who) if event.kind is EventKind.HELD]
+    serials = dict.fromkeys(serial for event in held for serial in event.serials)
+    keys = dict.fromkeys(key for event in held for key in event.keys)
+    return (
+        tuple(serial for serial in serials if work.state.serial_standing(serial) is Standing.HELD),
+        tuple(key for key in keys if work.state.key_standing(key) is Standing.HELD),
+    )
 
 
 def _emit(

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from fltrust.enrollment.types import Approval, Evidence, TokenRecord
-from fltrust.identity import KeyId, Serial, SpiffeId
+from fltrust.identity import KeyId, Name, Role, Serial, SpiffeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,10 @@ class TokenStore(Protocol):
         """Mark a pending token cancelled; False if it is not pending at `now`."""
         ...
 
+    def cancel_all_for(self, role: Role, name: Name, *, now: datetime) -> None:
+        """Mark every pending token for a name cancelled."""
+        ...
+
 
 class EnrollmentStore(Protocol):
     """Who is enrolled, and which node keys ever were."""
@@ -88,12 +92,8 @@ class CertificateStore(Protocol):
 
     def unexpired_of(self, who: SpiffeId, *, now: datetime) -> tuple[CertificateRecord, ...]: ...
 
-    def all_of(self, who: SpiffeId) -> tuple[CertificateRecord, ...]:
-        """Every certificate of `who`, the oldest first."""
-        ...
-
-    def newest(self) -> dict[SpiffeId, CertificateRecord]:
-        """The newest certificate of every identity."""
+    def newest_of(self, who: SpiffeId) -> CertificateRecord | None:
+        """The certificate of `who` that ends last."""
         ...
 
 

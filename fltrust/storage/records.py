@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
 
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord
 from fltrust.enrollment.types import TokenRecord, TokenStatus
@@ -54,25 +54,29 @@ class Tokens:
         return tuple(_token(row, now) for row in rows)
 
     def spend(self, token_id: str, *, now: datetime) -> bool:
-        return self._mark(token_id, now, used_at=now)
+        return self._mark(tables.tokens.c.token_id == token_id, now, used_at=now) == 1
 
     def cancel(self, token_id: str, *, now: datetime) -> bool:
-        return self._mark(token_id, now, cancelled_at=now)
+        return self._mark(tables.tokens.c.token_id == token_id, now, cancelled_at=now) == 1
 
-    def _mark(self, token_id: str, now: datetime, **values: datetime) -> bool:
+    def cancel_all_for(self, role: Role, name: Name, *, now: datetime) -> None:
+        table = tables.tokens
+        self._mark((table.c.role == role) & (table.c.name == name), now, cancelled_at=now)
+
+    def _mark(self, which: ColumnElement[bool], now: datetime, **values: datetime) -> int:
         # The condition and the change are one statement: of two that race, one finds a pending row.
         table = tables.tokens
         changed = self._connection.execute(
             update(table)
             .where(
-                table.c.token_id == token_id,
+                which,
                 table.c.used_at.is_(None),
                 table.c.cancelled_at.is_(None),
                 table.c.expires_at > now,
             )
             .values(**values)
         )
-        return changed.rowcount == 1
+        return changed.rowcount
 
     def _one(self, query: Select[Any], now: datetime) -> TokenRecord | None:
         row = self._connection.execute(query).one_or_none()
@@ -179,28 +183,22 @@ class Certificates:
         return self._one(select(tables.certificates).where(tables.certificates.c.key_id == key))
 
     def unexpired_of(self, who: SpiffeId, *, now: datetime) -> tuple[CertificateRecord, ...]:
-        return tuple(record for record in self.all_of(who) if record.not_after >= now)
-
-    def all_of(self, who: SpiffeId) -> tuple[CertificateRecord, ...]:
         table = tables.certificates
         rows = self._connection.execute(
-            select(table).where(table.c.spiffe_id == str(who)).order_by(table.c.not_after, table.c.serial)
+            select(table)
+            .where(table.c.spiffe_id == str(who), table.c.not_after >= now)
+            .order_by(table.c.not_after, table.c.serial)
         )
         return tuple(_certificate(row) for row in rows)
 
-    def newest(self) -> dict[SpiffeId, CertificateRecord]:
+    def newest_of(self, who: SpiffeId) -> CertificateRecord | None:
         table = tables.certificates
-        last = (
-            select(table.c.spiffe_id, func.max(table.c.not_after).label("not_after"))
-            .group_by(table.c.spiffe_id)
-            .subquery()
-        )
-        rows = self._connection.execute(
+        return self._one(
             select(table)
-            .join(last, (table.c.spiffe_id == last.c.spiffe_id) & (table.c.not_after == last.c.not_after))
-            .order_by(table.c.not_before, table.c.serial)
+            .where(table.c.spiffe_id == str(who))
+            .order_by(table.c.not_after.desc(), table.c.not_before.desc(), table.c.serial)
+            .limit(1)
         )
-        return {record.spiffe_id: record for record in map(_certificate, rows)}
 
     def _one(self, query: Select[Any]) -> CertificateRecord | None:
         row = self._connection.execute(query).one_or_none()
