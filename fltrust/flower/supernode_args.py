@@ -28,7 +28,6 @@ _QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
 _TASK_POLL = ("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.05")  # Flower's own: a second
-_NOT_FOR_APPS = ("FLTRUST_PASSPHRASE_FILE", "FLTRUST_PASSPHRASE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ def supernode_environment(base: Mapping[str, str], *, agent_socket: Path) -> dic
     They learn where the agent's socket is, and nothing that opens a key. Flower's telemetry, update check
     and installation at run time are off; calls to this machine go past any proxy.
     """
-    environment = {key: value for key, value in base.items() if key not in _NOT_FOR_APPS}
+    environment = {k: v for k, v in base.items() if not (k.startswith("FLTRUST_") and "PASSPHRASE" in k)}
     environment[AGENT_SOCKET_VARIABLE] = str(agent_socket)
     environment.update(_QUIET)
     environment.setdefault(*_TASK_POLL)

@@ -125,9 +125,10 @@ def test_the_environment_names_the_socket_and_keeps_flower_quiet() -> None:
 
 
 def test_what_opens_a_key_does_not_reach_the_apps() -> None:
-    base = {"FLTRUST_PASSPHRASE_FILE": "/secret", "FLTRUST_HOME": "/state"}
+    secrets = ("FLTRUST_PASSPHRASE_FILE", "FLTRUST_CA_PASSPHRASE_FILE", "FLTRUST_ROOT_PASSPHRASE_FILE")
+    base = {**dict.fromkeys(secrets, "/secret"), "FLTRUST_HOME": "/state"}
     found = supernode_environment(base, agent_socket=SOCKET)
-    assert "FLTRUST_PASSPHRASE_FILE" not in found
+    assert not any(name in found for name in secrets)
     assert found["FLTRUST_HOME"] == "/state"
 
 
