@@ -77,7 +77,7 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[],
         tmp_path.chmod(0o700)
         return lambda: f"sqlite:///{tmp_path / 'state'}-{next(_numbers)}.db"
     server: str = request.getfixturevalue("postgresql")
-    return lambda: _create_database(server)
+    return lambda: _create_schema(server)
 
 
 @pytest.fixture
@@ -86,13 +86,14 @@ def database_url(new_database: Callable[[], str]) -> str:
     return new_database()
 
 
-def _create_database(server: str) -> str:
+def _create_schema(server: str) -> str:
+    """A schema of its own is as good as a database here, and made in a tenth of the time."""
     import psycopg
 
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"{server.rpartition('/')[0]}/{name}"
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{server}?options=-csearch_path%3D{name}"
 
 
 def _wait_until_up(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
