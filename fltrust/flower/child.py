@@ -22,8 +22,9 @@ from typing import Any, Self
 GRACE = 10.0
 """Seconds that a child has after SIGTERM; Flower's own clean-up takes up to five."""
 
+OWN_TIME = 2.5
 GROUP_GRACE = 3.0
-"""Seconds that the rest of its group has after it has ended."""
+"""Seconds that the rest of its group has to notice that it has ended, and then to end after SIGTERM."""
 
 _PROC = Path("/proc") if sys.platform == "linux" else Path(os.devnull)
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -139,7 +140,11 @@ class Child:
 
     def _end_group(self) -> None:
         """Flower's own processes look every 0.2 s whether their parent lives; what does not is ended."""
-        for number, seconds in ((signal.SIGCONT, 1.0), (signal.SIGTERM, GROUP_GRACE), (signal.SIGKILL, 1.0)):
+        for number, seconds in (
+            (signal.SIGCONT, OWN_TIME),
+            (signal.SIGTERM, GROUP_GRACE),
+            (signal.SIGKILL, 1.0),
+        ):
             self._signal_group(number)
             pause, left = threading.Event(), seconds
             while left > 0:

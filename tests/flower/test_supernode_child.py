@@ -83,6 +83,7 @@ GRANDCHILD = (
 
 
 def test_what_the_child_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "OWN_TIME", 0.3)
     monkeypatch.setattr(child_module, "GROUP_GRACE", 0.3)
     with run(GRANDCHILD, str(tmp_path / "pid")) as child:
         assert child.wait() == 0
