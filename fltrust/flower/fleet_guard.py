@@ -12,44 +12,29 @@ from base64 import b64decode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
-from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
     ActivateNodeResponse,
-    DeactivateNodeRequest,
-    PullMessagesRequest,
     PullMessagesResponse,
-    PushMessagesRequest,
     PushMessagesResponse,
 )
-from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import (
-    ConfirmMessageReceivedRequest,
-    PullObjectRequest,
-    PushObjectRequest,
     PushObjectResponse,
 )
-from flwr.proto.run_pb2 import GetRunRequest
 from google.protobuf.message import DecodeError
 
 from fltrust.clock import Clock
 from fltrust.errors import (
     CertificateRefused,
-    Conflict,
     FltrustError,
     InvalidInput,
     LimitExceeded,
     Malformed,
     NotFound,
-    Oversized,
     PermissionDenied,
     Refusal,
-    Revoked,
     Unauthenticated,
-    Unavailable,
 )
 from fltrust.eventlog import EventLog
 from fltrust.flower import _private
@@ -73,6 +58,7 @@ from fltrust.flower.fleet_ledger import (
     flatten,
     is_object_id,
 )
+from fltrust.flower.fleet_routes import CLOSED, PREFIX, ROUTES, FleetLimits, Route, status_of
 from fltrust.flower.fleet_tls import PEER, Peer
 from fltrust.flower.held_pull import HeldPulls
 from fltrust.flower.registration import MAX_PEM, NodeRegistrar, node_key_of
@@ -81,48 +67,7 @@ from fltrust.identity import KeyId, NodeId, RunId
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.view import TrustView
 
-PREFIX = "/v1/fleet/"
 _log = logging.getLogger("fltrust.superlink")
-
-
-@dataclass(frozen=True, slots=True)
-class FleetLimits:
-    """Bounds of one request, and of one participant's requests at once."""
-
-    small_body: int = 64 * 1024
-    announcement: int = 16 * 1024 * 1024
-    object_body: int = 64 * 1024 * 1024
-    """Flower cuts tensors into objects of 5 MiB."""
-    body_idle: float = 20.0
-    body_total: float = 600.0
-    in_flight: int = 16
-    """Requests of one participant at once, held pulls among them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One path of the Fleet API: what its body is, how large it may be, where the node id stands."""
-
-    request: type[Any]
-    limit: str = "small_body"
-    node: str = "node"
-
-
-_ROUTES: Mapping[str, Route] = MappingProxyType(
-    {
-        "activate-node": Route(ActivateNodeRequest, node=""),
-        "deactivate-node": Route(DeactivateNodeRequest, node="node_id"),
-        "send-node-heartbeat": Route(SendNodeHeartbeatRequest),
-        "pull-messages": Route(PullMessagesRequest),
-        "push-messages": Route(PushMessagesRequest, limit="announcement"),
-        "get-run": Route(GetRunRequest),
-        "get-fab": Route(GetFabRequest),
-        "push-object": Route(PushObjectRequest, limit="object_body"),
-        "pull-object": Route(PullObjectRequest),
-        "confirm-message-received": Route(ConfirmMessageReceivedRequest),
-    }
-)
-_CLOSED = frozenset({"register-node", "unregister-node"})
 
 
 @dataclass(slots=True)
@@ -215,8 +160,8 @@ class FleetGuard:
 
     async def _decide(self, path: str, scope: Scope, receive: Receive, peer: Peer) -> Response:
         name = path.removeprefix(PREFIX)
-        route = _ROUTES.get(name)
-        if not path.startswith(PREFIX) or (route is None and name not in _CLOSED):  # 1
+        route = ROUTES.get(name)
+        if not path.startswith(PREFIX) or (route is None and name not in CLOSED):  # 1
             raise NotFound("expected a path of the Fleet API", reason="unknown-path")
         if scope["method"] != "POST":
             raise NotFound("expected POST", reason="unknown-path")
@@ -454,27 +399,3 @@ class FleetGuard:
             _log.warning("refused %s of %s: %s [%s]", path[:80], peer.name, refusal.message, refusal.reason)
         # The connection stays open: a caller whose body is still on its way would not see the answer.
         return json_response(status, {"detail": refusal.message, "reason": refusal.reason})
-
-
-def status_of(refusal: FltrustError) -> int:
-    """Translate a refusal for a SuperNode: 401 ends it, 403 drops the message, 503 has it try again."""
-    if refusal.reason == Refusal.HELD:
-        return 503
-    for kind, status in _STATUS:
-        if isinstance(refusal, kind):
-            return status
-    return 500
-
-
-_STATUS: tuple[tuple[type[FltrustError], int], ...] = (
-    (Revoked, 401),
-    (CertificateRefused, 401),
-    (Unauthenticated, 401),
-    (PermissionDenied, 403),
-    (NotFound, 404),
-    (Conflict, 409),
-    (Oversized, 413),
-    (InvalidInput, 400),
-    (LimitExceeded, 503),
-    (Unavailable, 503),
-)

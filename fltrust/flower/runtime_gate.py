@@ -26,7 +26,7 @@ from fltrust.flower.asgi import (
     json_response,
     read_body,
 )
-from fltrust.flower.fleet_guard import PREFIX, status_of
+from fltrust.flower.fleet_routes import PREFIX, status_of
 from fltrust.flower.held_pull import HeldPulls
 from fltrust.identity import NodeId
 

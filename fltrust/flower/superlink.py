@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +24,13 @@ from typing import Any, Protocol
 import uvicorn
 
 from fltrust.clock import Clock, SystemClock
-from fltrust.errors import Malformed, Unavailable
+from fltrust.errors import Malformed, Refusal, Revoked
 from fltrust.eventlog import EventLog
 from fltrust.flower import _private
 from fltrust.flower.counters import Counters
-from fltrust.flower.fleet_guard import FleetGuard, FleetLimits
+from fltrust.flower.fleet_guard import FleetGuard
 from fltrust.flower.fleet_ledger import FleetLedger
+from fltrust.flower.fleet_routes import FleetLimits
 from fltrust.flower.fleet_tls import (
     HANDSHAKE_TIMEOUT,
     KEEP_ALIVE,
@@ -41,6 +42,7 @@ from fltrust.flower.fleet_tls import (
     harden,
 )
 from fltrust.flower.held_pull import DEFAULT_HOLD, HeldPulls
+from fltrust.flower.listeners import ListeningServer, listen, name_of
 from fltrust.flower.registration import NodeRegistrar
 from fltrust.flower.runtime_gate import RuntimeGate
 from fltrust.identity import NodeId, SpiffeId
@@ -111,7 +113,8 @@ def run_superlink(
 
     `flower_args` are `flower-superlink`'s own; ``--insecure`` and ``--enable-supernode-auth`` are implied.
     Refuses (`Malformed`) a ``--host`` that is not loopback, TLS files, and ``--simulation``. Raises
-    `Unavailable` when a port is taken, or when this Flower is not one we know.
+    `Unavailable` when a port is taken, or when this Flower is not one we know; `Revoked` when the aggregator
+    itself is revoked while it runs.
     Flower's parser ends the process (`SystemExit`) on ``--help`` and on arguments it does not know.
     """
     prepare_environment(host.socket_path)
@@ -201,7 +204,8 @@ class Superlink:
         self._clock = clock or SystemClock()
         self._events = events or EventLog.from_environment(process="superlink")
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._servers: list[_Server] = []
+        self._servers: list[ListeningServer] = []
+        self._revoked: Revoked | None = None
         self.counters = Counters()
         self.held = HeldPulls(self._options.hold_seconds)
         self._ledger = FleetLedger()
@@ -222,8 +226,8 @@ class Superlink:
         """Serve until `stop`; every connection, and Flower's services, have ended on return."""
         self._loop = asyncio.get_running_loop()
         with (
-            _listen(self._config.host, self._config.port) as loopback,
-            _listen(self._options.fleet_host, self._options.fleet_port) as fleet,
+            listen(self._config.host, self._config.port) as loopback,
+            listen(self._options.fleet_host, self._options.fleet_port) as fleet,
         ):
             servers = [self._loopback_server(loopback), self._fleet_server(fleet)]
             self._servers = servers
@@ -232,12 +236,14 @@ class Superlink:
             try:
                 await asyncio.to_thread(self._registrar.reconcile)
                 tasks = [asyncio.ensure_future(server.serve()) for server in servers]
-                await self._announce(tasks, SuperlinkAddresses(_name(loopback), _name(fleet)), on_ready)
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await self._announce(tasks, SuperlinkAddresses(name_of(loopback), name_of(fleet)), on_ready)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 self._stop()  # one listener alone is no SuperLink
-                await asyncio.gather(*tasks)
-                for task in done:
+                await asyncio.wait(tasks)
+                for task in tasks:
                     task.result()
+                if self._revoked is not None:
+                    raise self._revoked
             finally:
                 unsubscribe()
 
@@ -278,7 +284,7 @@ class Superlink:
         if on_ready is not None:
             on_ready(addresses)
 
-    def _loopback_server(self, listener: socket.socket) -> _Server:
+    def _loopback_server(self, listener: socket.socket) -> ListeningServer:
         config = uvicorn.Config(
             RuntimeGate(self._app, self.held),
             lifespan="on",
@@ -286,9 +292,9 @@ class Superlink:
             log_config=_private.superlink_log_config(),
             timeout_graceful_shutdown=10,
         )
-        return _Server(config, listener, {})
+        return ListeningServer(config, listener, {})
 
-    def _fleet_server(self, listener: socket.socket) -> _Server:
+    def _fleet_server(self, listener: socket.socket) -> ListeningServer:
         guard = FleetGuard(
             self._app,
             view=self._host.view,
@@ -315,7 +321,7 @@ class Superlink:
             timeout_graceful_shutdown=10,
         )
         context = harden(self._host.credentials.ssl_server_context())
-        return _Server(config, listener, {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT})
+        return ListeningServer(config, listener, {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT})
 
     # --- the feed, in the thread that follows it
 
@@ -324,6 +330,12 @@ class Superlink:
         if loop is not None and event.kind in (EventKind.REVOKED, EventKind.HELD):
             self.connections.sweep_soon(loop)  # first: it is the faster of the two
         self._registrar.on_event(event)
+        who = self._host.spiffe_id
+        if event.kind is EventKind.REVOKED and event.identity_wide and event.subject == who:
+            self._revoked = Revoked(
+                f"{who} is revoked as of epoch {event.epoch}: its SuperLink ends", reason=Refusal.REVOKED
+            )
+            self.stop()
 
     def _node_lost(self, node_id: NodeId) -> None:
         def forget() -> None:
@@ -333,66 +345,6 @@ class Superlink:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(forget)
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server on a socket of ours, that leaves signals alone and bounds the TLS handshake."""
-
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, tls: dict[str, Any]) -> None:
-        super().__init__(config)
-        self._listener = listener
-        self._tls = tls
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
-        await self.lifespan.startup()
-        if self.lifespan.should_exit:
-            self.should_exit = True
-            raise Unavailable("Flower's services did not start", hint="see the log above")
-        loop = asyncio.get_running_loop()
-        config, state = self.config, self.lifespan.state
-
-        def protocol() -> asyncio.Protocol:
-            made: Any = config.http_protocol_class
-            connection: asyncio.Protocol = made(
-                config=config, server_state=self.server_state, app_state=state, _loop=loop
-            )
-            return connection
-
-        server = await loop.create_server(protocol, sock=self._listener, backlog=config.backlog, **self._tls)
-        self.servers = [server]
-        self.started = True
-
-
-@contextlib.contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    """Give a bound socket, or raise `Unavailable`."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise Unavailable(f"could not listen on {host}:{port}: {error.strerror or error}") from error
-    with listener:
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError as error:
-            raise Unavailable(
-                f"could not listen on {host}:{port}: {error.strerror or error}",
-                hint="is another SuperLink running? choose another --port or --fleet-port",
-            ) from error
-        listener.setblocking(False)
-        yield listener
-
-
-def _name(listener: socket.socket) -> tuple[str, int]:
-    host, port = listener.getsockname()[:2]
-    return str(host), int(port)
 
 
 async def _until_signalled(

@@ -147,6 +147,7 @@ class RunningSuperlink:
     credentials: CredentialStore
     event_file: Path
     domain: Domain
+    thread: threading.Thread
 
     @property
     def fleet_port(self) -> int:
@@ -217,7 +218,7 @@ def running_superlink(
         assert done.wait(30)
         if failed:
             raise failed[0]
-        yield RunningSuperlink(made[0], ready[0], store, event_file, domain)
+        yield RunningSuperlink(made[0], ready[0], store, event_file, domain, thread)
     finally:
         if made:
             made[0].stop()

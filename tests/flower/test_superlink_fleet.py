@@ -30,6 +30,7 @@ from superlink_world import (
 )
 
 from fltrust.agent.credentials import CredentialStore
+from fltrust.errors import Revoked
 from fltrust.flower.fleet_tls import ConnectionLimits
 from fltrust.identity import Role
 from fltrust.keys import generate
@@ -373,3 +374,15 @@ def test_a_connection_ends_with_its_certificate(tmp_path: Path) -> None:
         assert superlink.counted("connections.expired") == 1
         with raw_connection(superlink, site.context()) as late:
             assert b"certificate-expired" in post(late)
+
+
+def test_a_superlink_whose_aggregator_is_revoked_ends_and_says_so(tmp_path: Path) -> None:
+    def revoke_it() -> None:
+        domain = Domain()
+        with running_superlink(domain, tmp_path) as superlink:
+            domain.say(EventKind.REVOKED, superlink.credentials.spiffe_id)
+            superlink.thread.join(30)
+            assert not superlink.thread.is_alive()
+
+    with pytest.raises(Revoked, match=r"aggregator/main is revoked as of epoch 2"):
+        revoke_it()
