@@ -140,11 +140,10 @@ class Authority:
     def enrollments(self) -> tuple[Enrollment, ...]:
         """Everybody who is or was enrolled, in order of enrollment."""
         with self.ledger.reading() as tx:
-            records = tx.enrollments.all()
-            newest = {record.spiffe_id: tx.certificates.newest_of(record.spiffe_id) for record in records}
+            records, newest = tx.enrollments.all(), tx.certificates.newest()
         standing = self.ledger.identities()
         return tuple(
-            _enrollment(record, newest[record.spiffe_id], standing[record.spiffe_id])
+            _enrollment(record, newest.get(record.spiffe_id), standing[record.spiffe_id])
             for record in records
             if record.spiffe_id in standing
         )

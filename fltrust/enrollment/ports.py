@@ -96,6 +96,10 @@ class CertificateStore(Protocol):
         """The certificate of `who` that ends last."""
         ...
 
+    def newest(self) -> dict[SpiffeId, CertificateRecord]:
+        """The same for everybody in the enrollment record, in one go."""
+        ...
+
 
 class EvidenceChecker(Protocol):
     """Turns one kind of evidence into an approval, inside the transaction that issues."""

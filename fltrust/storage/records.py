@@ -200,6 +200,21 @@ class Certificates:
             .limit(1)
         )
 
+    def newest(self) -> dict[SpiffeId, CertificateRecord]:
+        table, earlier = tables.certificates, tables.certificates.alias()
+        last = (
+            select(earlier.c.serial)
+            .where(earlier.c.spiffe_id == tables.enrollments.c.spiffe_id)
+            .order_by(earlier.c.not_after.desc(), earlier.c.not_before.desc(), earlier.c.serial)
+            .limit(1)
+            .correlate(tables.enrollments)
+            .scalar_subquery()
+        )
+        rows = self._connection.execute(
+            select(table).select_from(tables.enrollments).join(table, table.c.serial == last)
+        )
+        return {record.spiffe_id: record for record in map(_certificate, rows)}
+
     def _one(self, query: Select[Any]) -> CertificateRecord | None:
         row = self._connection.execute(query).one_or_none()
         return None if row is None else _certificate(row)

@@ -283,6 +283,19 @@ def test_a_first_operator_is_made_once_unless_replaced(world: World) -> None:
         world.op.list_tokens()
 
 
+def test_the_list_says_of_everybody_what_the_single_record_says(world: World) -> None:
+    a, b = world.join("site-a"), world.join("site-b")
+    world.clock.advance(timedelta(minutes=30))
+    world.renew(a)
+    world.revoke(b)
+    listed = world.op.list_enrollments()
+    assert [e.spiffe_id for e in listed] == [world.operator.spiffe_id, a.spiffe_id, b.spiffe_id]
+    assert [e.standing for e in listed] == ["active", "active", "revoked"]
+    assert listed == tuple(world.op.get_enrollment(e.spiffe_id) for e in listed)
+    with pytest.raises(NotFound):
+        world.op.get_enrollment(SpiffeId.of(DOMAIN, Role.PARTICIPANT, "nobody"))
+
+
 def _fail_at(wanted: CommitStep):
     def fail(step: CommitStep) -> None:
         if step is wanted:
