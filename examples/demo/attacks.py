@@ -23,6 +23,8 @@ from fltrust.agent.session import connect
 from fltrust.clock import SystemClock
 from fltrust.errors import FltrustError, Refused
 from fltrust.identity import RunId
+from fltrust.keys import generate
+from fltrust.pki import create_csr
 from fltrust.updates import ExpectedUpdate, SignedStatement, UpdateStatement, Verifier, unverified_statement
 from fltrust.wire.record import read_record
 
@@ -107,7 +109,7 @@ def _post(lab: Lab, identity: Path) -> int | None:
 
 def _renew(state: Path) -> None:
     with connect(state) as (client, _):
-        client.list_rounds()
+        client.renew(create_csr(generate()))
 
 
 def _join_again(lab: Lab, token: str) -> str:

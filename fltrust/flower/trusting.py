@@ -1,0 +1,49 @@
+"""From the grid that Flower gives to a `TrustedGrid`: which agent, which nodes, in which runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+from flwr.serverapp import Grid
+
+from fltrust.agent.client import AgentClient
+from fltrust.agent.ports import AggregatorAgent
+from fltrust.flower import _private
+from fltrust.flower.grid import TrustedGrid
+from fltrust.flower.policy import TrustPolicy
+
+
+@runtime_checkable
+class BringsItsAgent(Protocol):
+    """A grid that comes with the aggregator's agent, as the federations of `fltrust.testing` do."""
+
+    @property
+    def aggregator_agent(self) -> AggregatorAgent: ...
+
+
+@contextmanager
+def trusted_grid(grid: Grid, policy: TrustPolicy) -> Iterator[TrustedGrid]:
+    """A started `TrustedGrid` around `grid`, closed at the end of the block.
+
+    1. A grid that is a `TrustedGrid` already is used as it is.
+    2. A grid of `fltrust.testing` brings its agent.
+    3. In Flower's simulation runtime, a simulation's agent is started here, and protects nothing.
+    4. Otherwise the agent is the one that `fltrust superlink` runs; `AgentUnavailable` if there is none.
+    """
+    if isinstance(grid, TrustedGrid):  # 1
+        yield grid
+        return
+    if isinstance(grid, BringsItsAgent):  # 2
+        with TrustedGrid(grid, agent=grid.aggregator_agent, policy=policy) as trusted:
+            yield trusted
+        return
+    if _private.is_simulation_grid(grid):  # 3
+        from fltrust.flower.simulation import simulated_grid
+
+        with simulated_grid(grid, policy) as trusted:
+            yield trusted
+        return
+    with TrustedGrid(grid, agent=AgentClient.from_environment(), policy=policy) as trusted:  # 4
+        yield trusted
