@@ -51,7 +51,7 @@ def open_channel(address: str, credentials: TlsMaterial, *, expect: SpiffeId) ->
             private_key=credentials.key_pem,
             certificate_chain=credentials.chain_pem,
         ),
-        options=_options(expect),
+        options=channel_options(expect),
     )
 
 
@@ -60,11 +60,12 @@ def open_bootstrap_channel(address: str, bundle: TrustBundle, *, expect: SpiffeI
     return grpc.secure_channel(
         address,
         grpc.ssl_channel_credentials(root_certificates=bundle_to_pem(bundle)),
-        options=_options(expect),
+        options=channel_options(expect),
     )
 
 
-def _options(expect: SpiffeId) -> list[tuple[str, int | str]]:
+def channel_options(expect: SpiffeId) -> list[tuple[str, int | str]]:
+    """What every channel to `expect` is opened with."""
     return [*_OPTIONS, ("grpc.ssl_target_name_override", expect.dns_name)]
 
 
