@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -15,7 +16,7 @@ from fltrust.revocation.view import TrustView
 BEGIN_WITHIN = timedelta(seconds=10)
 """How fresh the view must be for a watch to begin: replaying old events makes a view look fresh."""
 
-_TICK = 0.5
+_TICK = 0.1  # seconds until a watch notices that it was closed
 
 
 class FeedLog:
@@ -66,16 +67,35 @@ class FeedLog:
         return (FeedHeartbeat(position, self._clock.now()),), now_heard
 
     def watch(self, after: Epoch) -> Iterator[FeedItem]:
-        """`TrustFeed.watch`, for a caller in this process."""
+        """`TrustFeed.watch`, for a caller in this process. The iterator's `close` ends it from any thread."""
         self.begin(self._view.policy.bound.total_seconds())
-        position, heard = after, None
-        while True:
-            items, heard = self.after(position, heard=heard, timeout=_TICK)
-            for item in items:
-                position = item.epoch
-                yield item
+        return _Watch(self, after)
 
     def _record(self, event: TrustEvent) -> None:
         with self._grown:
             self._events.append(event)
             self._grown.notify_all()
+
+
+class _Watch(Iterator[FeedItem]):
+    """One watcher's place in a log. Not a generator: that could not be closed while it waits."""
+
+    def __init__(self, log: FeedLog, position: Epoch) -> None:
+        self._log = log
+        self._position = position
+        self._heard: float | None = None
+        self._ready: deque[FeedItem] = deque()
+        self._closed = False
+
+    def __next__(self) -> FeedItem:
+        while not self._ready:
+            if self._closed:
+                raise StopIteration
+            items, self._heard = self._log.after(self._position, heard=self._heard, timeout=_TICK)
+            self._ready.extend(items)
+        item = self._ready.popleft()
+        self._position = item.epoch
+        return item
+
+    def close(self) -> None:
+        self._closed = True

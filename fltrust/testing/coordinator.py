@@ -1,0 +1,211 @@
+"""A real coordinator without its network: the same authority, database and rules, in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from fltrust.agent.credentials import Credentials
+from fltrust.clock import Clock, SystemClock
+from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
+from fltrust.coordinator.identity import issue_identity
+from fltrust.enrollment.challenge import node_key_challenge
+from fltrust.enrollment.types import EnrollRequest, JoinTokenEvidence
+from fltrust.errors import CoordinatorUnavailable
+from fltrust.identity import Epoch, Name, Role, RunId, SpiffeId
+from fltrust.keys import generate, spki_der
+from fltrust.pki import TrustBundle, create_csr
+from fltrust.revocation.events import FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
+from fltrust.revocation.ports import RevocationTarget
+from fltrust.revocation.view import TrustView
+from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord
+from fltrust.storage import open_store
+from fltrust.testing.identities import DOMAIN, ScratchCa, ScratchIdentity
+
+_TOKEN_LIFE = timedelta(minutes=15)
+_BATCH = 256
+_BEAT = 5.0  # seconds between two heartbeats to the views that are kept current
+
+
+class ScratchCoordinator:
+    """An `Authority` over SQLite (in memory, unless `url` names a database) with a CA of its own.
+
+    Views given to `keep_current` hear of every event before the call that caused it returns: a
+    revocation that was acknowledged is known everywhere. `is_reachable = False` plays an outage: calls
+    raise `CoordinatorUnavailable`, and views grow old.
+    """
+
+    def __init__(
+        self,
+        domain: str = DOMAIN,
+        *,
+        clock: Clock | None = None,
+        url: str = "sqlite://",
+        ca: ScratchCa | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.ca = ca or ScratchCa.make(domain, now=self.clock.now())
+        self.is_reachable = True
+        self._store = open_store(url, clock=self.clock)
+        identity = issue_identity(self.ca.issuer, self.ca.bundle, clock=self.clock)
+        self.authority = Authority(
+            store=self._store,
+            issuer=self.ca.issuer,
+            bundle=self.ca.bundle,
+            signer=identity.signer,
+            chain=identity.chain_der,
+            clock=self.clock,
+            settings=AuthoritySettings(
+                domain=self.ca.bundle.domain, bootstrap="scratch:1", address="scratch:2"
+            ),
+        )
+        signer, issued = self.authority.bootstrap_operator(Name("scratch"))
+        self.operator = ScratchIdentity(
+            Credentials.verified(
+                signer, issued.chain_der, bundle=self.bundle, expect=issued.spiffe_id, clock=self.clock
+            )
+        )
+        self._pumps: list[_Pump] = []
+        self._pumping = threading.RLock()
+        self._closing = threading.Event()
+        self._unsubscribe = self.authority.subscribe(lambda _epoch: self.beat())
+        self._heart = threading.Thread(target=self._beat_on, name="fltrust-scratch-heart", daemon=True)
+        self._heart.start()
+
+    @property
+    def bundle(self) -> TrustBundle:
+        """The roots of this coordinator's domain."""
+        return self.ca.bundle
+
+    def enroll(self, name: str, role: Role = Role.PARTICIPANT, *, replace: bool = False) -> ScratchIdentity:
+        """Enroll `name` the whole way: join token, proof of possession, certificate. `replace` takes
+        over a name that is enrolled or revoked."""
+        token = self.as_operator().create_token(role, Name(name), ttl=_TOKEN_LIFE, replace=replace)
+        signer = generate()
+        node = generate() if role is Role.PARTICIPANT else None
+        csr, evidence = create_csr(signer), JoinTokenEvidence(token.secret)
+        if node is None:
+            request = EnrollRequest(evidence, csr)
+        else:
+            proof = node.sign(node_key_challenge(csr, evidence))
+            request = EnrollRequest(evidence, csr, spki_der(node.public_key), proof)
+        issued = self.authority.enroll(request)
+        return ScratchIdentity(
+            Credentials.verified(
+                signer, issued.chain_der, bundle=self.bundle, expect=issued.spiffe_id, clock=self.clock
+            ),
+            node,
+        )
+
+    def session(self, identity: ScratchIdentity) -> Session:
+        """What this identity may ask, as over the network."""
+        return self.authority.session(Caller.of(identity.credentials.certificate))
+
+    def as_operator(self) -> Session:
+        """A session of the operator: revoke, hold, release, tokens, enrollments, the written record."""
+        return self.session(self.operator)
+
+    def revoke(
+        self, name: str, *, reason: RevocationReason = RevocationReason.KEY_COMPROMISE
+    ) -> tuple[TrustEvent, ...]:
+        """Revoke a participant. When this returns, it is durable and every kept view knows."""
+        return self.as_operator().revoke(_participant(name), reason=reason)
+
+    def hold(self, name: str) -> tuple[TrustEvent, ...]:
+        """Put a participant on hold."""
+        return self.as_operator().hold(_participant(name), reason=RevocationReason.UNSPECIFIED)
+
+    def release(self, name: str) -> tuple[TrustEvent, ...]:
+        """End a participant's hold."""
+        return self.as_operator().release(_participant(name))
+
+    def rounds(self, run_id: RunId | None = None) -> tuple[RoundRecord, ...]:
+        """The written record, with evidence."""
+        session = self.as_operator()
+        return tuple(
+            session.get_round(record.key.run_id, record.key.step) for record in session.list_rounds(run_id)
+        )
+
+    def link(self, identity: ScratchIdentity) -> Link:
+        """The calls of an aggregator's agent to this coordinator, which fail while it is not reachable."""
+        return Link(self, identity)
+
+    def keep_current(self, view: TrustView, *, reader: SpiffeId | None) -> None:
+        """Feed `view` what `reader` may read, from now on and at once."""
+        with self._pumping:
+            self._pumps.append(_Pump(view, reader))
+        self.beat()
+
+    def beat(self) -> None:
+        """Bring every kept view up to date, and tell it that it is."""
+        if self._closing.is_set() or not self.is_reachable:
+            return
+        with self._pumping:
+            for pump in self._pumps:
+                pump.run(self.authority, self.clock.now())
+
+    def close(self) -> None:
+        """Let go of the database. Idempotent."""
+        self._closing.set()
+        self._unsubscribe()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _beat_on(self) -> None:
+        while not self._closing.wait(_BEAT):
+            self.beat()
+
+
+class Link:
+    """A `RoundAuthority` and `TrustFeed` as one caller has them over a network that may be down."""
+
+    def __init__(self, coordinator: ScratchCoordinator, identity: ScratchIdentity) -> None:
+        self._coordinator = coordinator
+        self._identity = identity
+
+    def open_round(self, key: RoundKey, cohort: tuple[CohortMember, ...]) -> Opened:
+        return self._session().open_round(key, cohort)
+
+    def seal_round(
+        self, key: RoundKey, candidates: tuple[Candidate, ...], refused: tuple[tuple[SpiffeId, str], ...]
+    ) -> bytes:
+        return self._session().seal_round(key, candidates, refused)
+
+    def close_run(self, run_id: RunId) -> None:
+        self._session().close_run(run_id)
+
+    def watch(self, after: Epoch) -> Iterator[FeedItem]:
+        return self._session().watch(after)
+
+    def _session(self) -> Session:
+        if not self._coordinator.is_reachable:
+            raise CoordinatorUnavailable("the scratch coordinator plays an outage")
+        return self._coordinator.session(self._identity)
+
+
+class _Pump:
+    """Moves events from the table into one view; one thread at a time."""
+
+    def __init__(self, view: TrustView, reader: SpiffeId | None) -> None:
+        self._view = view
+        self._reader = reader
+
+    def run(self, authority: Authority, now: datetime) -> None:
+        while events := authority.events(self._view.epoch, _BATCH, reader=self._reader):
+            for event in events:
+                self._view.feed(event)
+        self._view.feed(FeedHeartbeat(self._view.epoch, now))
+
+
+def _participant(name: str) -> RevocationTarget:
+    return RevocationTarget(name=(Role.PARTICIPANT, Name(name)))

@@ -1,0 +1,243 @@
+"""`LocalFederation`: a whole trusted federation in this process, for unit tests and notebooks."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fltrust.agent.aggregator import AggregatorCore
+from fltrust.agent.credentials import CredentialStore
+from fltrust.agent.feedlog import FeedLog
+from fltrust.agent.journal import Journal
+from fltrust.agent.participant import ParticipantCore
+from fltrust.clock import Clock
+from fltrust.errors import FltrustError, NotFound
+from fltrust.flower.agents import forget_in_process, register_in_process
+from fltrust.identity import NodeId, Role, RunId, SpiffeId
+from fltrust.revocation.events import RevocationReason, TrustEvent
+from fltrust.revocation.view import ReachPolicy, TrustView
+from fltrust.rounds.types import RoundRecord
+from fltrust.testing.coordinator import ScratchCoordinator
+from fltrust.testing.identities import DOMAIN, ScratchIdentity
+from fltrust.testing.local_grid import LocalGrid, wire_copy
+
+NodeApp = Callable[[Message, Context], Message]
+Mischief = Callable[[Message, Message], Message | None]
+"""(instruction, reply) → what leaves the node instead, after signing. None: nothing ever does."""
+
+
+class LocalParticipant:
+    """One site: its identity, its own agent with its own view and journal, and its app."""
+
+    def __init__(
+        self,
+        identity: ScratchIdentity,
+        *,
+        run_id: RunId,
+        app: NodeApp,
+        context: Context,
+        view: TrustView,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        self.identity = identity
+        self.context = context
+        self.view = view
+        self.agent = ParticipantCore(
+            CredentialStore(identity.credentials),
+            node_key=identity.node_key,
+            view=view,
+            journal=journal,
+            clock=clock,
+        )
+        self.mischief: Mischief | None = None
+        """What this site does to its replies after they were signed; see `fltrust.testing.mischief`."""
+        self.before: Callable[[Message], None] | None = None
+        """Called in the node's thread with each instruction, before the app sees it."""
+        self.received: list[Message] = []
+        """Every instruction that reached this site, as it came."""
+        self.sent: list[Message] = []
+        """Every reply that left it, before any mischief."""
+        self._app = app
+        self._journal = journal
+        register_in_process(run_id, self.node_id, self.agent)
+
+    @property
+    def name(self) -> str:
+        return self.identity.name
+
+    @property
+    def spiffe_id(self) -> SpiffeId:
+        return self.identity.spiffe_id
+
+    @property
+    def node_id(self) -> NodeId:
+        return NodeId(self.context.node_id)
+
+    def handle(self, message: Message) -> Message | None:
+        """Answer one instruction, as the SuperNode's app process would."""
+        instruction = wire_copy(message)
+        self.received.append(instruction)
+        if self.before is not None:
+            self.before(message)
+        reply = self._app(message, self.context)
+        self.sent.append(wire_copy(reply))
+        return reply if self.mischief is None else self.mischief(instruction, reply)
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+class LocalFederation:
+    """A coordinator, an aggregator and participants in this process, joined by a `LocalGrid`.
+
+        with LocalFederation(client_app, participants=4) as federation:
+            strategy = TrustedStrategy(FedAvg())
+            result = strategy.start(federation.grid, initial_arrays=arrays, num_rounds=5)
+            federation.revoke("site-1")
+
+    Everything that decides is real (CA, enrollment, database, agents, signatures, seals); only
+    sockets and processes are left out. `participants` is a number (site-0, site-1, …) or names;
+    `apps` gives single participants another app, `node_config` more of a node config than
+    ``partition-id`` and ``num-partitions``. `journals` keeps each site's memory in files in a folder.
+    One federation is one run: several strategies may run in it one after the other.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        participants: int | Iterable[str] = 4,
+        *,
+        apps: Mapping[str, ClientApp] | None = None,
+        node_config: Mapping[str, Mapping[str, Any]] | None = None,
+        run_config: Mapping[str, Any] | None = None,
+        domain: str = DOMAIN,
+        clock: Clock | None = None,
+        reach: ReachPolicy | None = None,
+        url: str = "sqlite://",
+        journals: Path | None = None,
+        coordinator: ScratchCoordinator | None = None,
+        run_id: int | None = None,
+    ) -> None:
+        names = (
+            [f"site-{i}" for i in range(participants)]
+            if isinstance(participants, int)
+            else list(participants)
+        )
+        self._owns_coordinator = coordinator is None
+        self.coordinator = coordinator or ScratchCoordinator(domain, clock=clock, url=url)
+        self.clock = self.coordinator.clock
+        self.run_id = RunId(secrets.randbits(63) if run_id is None else run_id)
+        self._reach = reach
+        self.aggregator = self.coordinator.enroll(f"main-{int(self.run_id):x}", Role.AGGREGATOR)
+        self._participants: dict[str, LocalParticipant] = {}
+        for index, name in enumerate(names):
+            config = {
+                "partition-id": index,
+                "num-partitions": len(names),
+                **(node_config or {}).get(name, {}),
+            }
+            self._participants[name] = self._participant(
+                name, (apps or {}).get(name, client_app), config, run_config or {}, journals
+            )
+        self.grid = LocalGrid(
+            self.run_id,
+            {p.node_id: (p.identity.node_key_pem, p.handle) for p in self._participants.values()},
+            aggregator_agent=self._aggregator_agent(),
+        )
+
+    @property
+    def participants(self) -> tuple[LocalParticipant, ...]:
+        return tuple(self._participants.values())
+
+    def __getitem__(self, name: str) -> LocalParticipant:
+        """The participant of this name; `NotFound` if there is none."""
+        try:
+            return self._participants[name]
+        except KeyError:
+            raise NotFound(f"expected one of {', '.join(self._participants)}, got {name!r}") from None
+
+    def revoke(
+        self, name: str, *, reason: RevocationReason = RevocationReason.KEY_COMPROMISE
+    ) -> tuple[TrustEvent, ...]:
+        """Revoke a participant, in the middle of a round if you like: call it from any thread.
+
+        When it returns the revocation is durable, and no later seal admits this participant.
+        """
+        return self.coordinator.revoke(name, reason=reason)
+
+    def hold(self, name: str) -> tuple[TrustEvent, ...]:
+        return self.coordinator.hold(name)
+
+    def release(self, name: str) -> tuple[TrustEvent, ...]:
+        return self.coordinator.release(name)
+
+    def rounds(self) -> tuple[RoundRecord, ...]:
+        """The written record of this run, with evidence."""
+        return self.coordinator.rounds(self.run_id)
+
+    def close(self) -> None:
+        """Close the run and end every thread. Idempotent."""
+        with suppress(FltrustError):
+            self.grid.aggregator_agent.close_run(self.run_id)
+        self.grid.close()
+        forget_in_process(self.run_id)
+        for participant in self._participants.values():
+            participant.close()
+        if self._owns_coordinator:
+            self.coordinator.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _participant(
+        self,
+        name: str,
+        app: NodeApp,
+        node_config: dict[str, Any],
+        run_config: Mapping[str, Any],
+        journals: Path | None,
+    ) -> LocalParticipant:
+        identity = self.coordinator.enroll(name)
+        view = TrustView(self.clock, self._reach)
+        self.coordinator.keep_current(view, reader=identity.spiffe_id)
+        context = Context(
+            run_id=int(self.run_id),
+            node_id=secrets.randbits(63) + 2,  # 1 is the SuperLink's own
+            node_config=node_config,
+            state=RecordDict(),
+            run_config=dict(run_config),
+        )
+        return LocalParticipant(
+            identity,
+            run_id=self.run_id,
+            app=app,
+            context=context,
+            view=view,
+            journal=Journal(None if journals is None else journals / f"{name}.sqlite"),
+            clock=self.clock,
+        )
+
+    def _aggregator_agent(self) -> AggregatorCore:
+        view = TrustView(self.clock, self._reach)
+        log = FeedLog(view, clock=self.clock)
+        self.coordinator.keep_current(view, reader=self.aggregator.spiffe_id)
+        return AggregatorCore(
+            CredentialStore(self.aggregator.credentials),
+            view=view,
+            log=log,
+            coordinator=self.coordinator.link(self.aggregator),
+            clock=self.clock,
+        )
