@@ -61,7 +61,7 @@ class FeedLog:
         if now_at > position:
             with self._grown:  # the view is ahead of its listeners for a moment
                 self._grown.wait_for(lambda: len(self._events) > position, timeout)
-                return tuple(self._events[position:]), now_heard
+                return tuple(self._events[position:]), heard  # a heartbeat follows, if the view is fresh
         if now_at < position:
             return (), now_heard
         return (FeedHeartbeat(position, self._clock.now()),), now_heard

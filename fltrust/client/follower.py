@@ -94,6 +94,7 @@ class TrustFollower:
 
     def _follow(self) -> None:
         """Feed one watch to its end."""
+        self._view.resume()
         items = self._feed.watch(self._view.epoch)
         with self._lock:
             self._open = items

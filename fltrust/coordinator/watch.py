@@ -59,6 +59,7 @@ class WatchStream:
         with self._feed.following(self):
             # Judged once more now that every later event reaches us: none falls in between.
             await self._judge()
+            has_beaten = False
             while not self._feed.is_ending and (left := self._seconds_left()) > 0:
                 frames = await self._feed.after(after, self.who)
                 is_concerned = False
@@ -69,8 +70,13 @@ class WatchStream:
                         is_concerned = True
                 if is_concerned:
                     await self._judge()
-                if not frames and not await self._feed.wait(self, after, min(left, self._heartbeat)):
-                    await self._beat(after)
+                if frames:
+                    continue
+                # The first beat comes at once: it tells a watcher that resumes that its view is fresh.
+                if has_beaten and await self._feed.wait(self, after, min(left, self._heartbeat)):
+                    continue
+                has_beaten = True
+                await self._beat(after)
 
     def cut_soon(self) -> None:
         self._loop.call_later(_CUT_AFTER, self._cut)

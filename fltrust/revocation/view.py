@@ -61,24 +61,35 @@ class TrustView:
         self.policy = policy or ReachPolicy()
         self._state = TrustState()
         self._heard: float | None = None
+        self._has_caught_up = False
         self._changed = threading.Condition()
         self._listeners: list[Callable[[TrustEvent], None]] = []
 
     def feed(self, item: FeedItem) -> None:
-        """Take one item in, then tell the listeners, in the caller's thread. A gap raises `Conflict`."""
+        """Take one item in, then tell the listeners, in the caller's thread. A gap raises `Conflict`.
+
+        Old events prove nothing about now, however many come: after `resume`, the view counts as heard
+        from the first heartbeat on, which says that the watcher has seen all there is.
+        """
         with self._changed:
             if isinstance(item, TrustEvent):
                 self._state.apply(item)
             elif item.epoch == self._state.epoch:
-                pass
+                self._has_caught_up = True
             else:
                 return  # a heartbeat that runs ahead of the events proves no freshness
-            self._heard = self._clock.monotonic()
+            if self._has_caught_up:
+                self._heard = self._clock.monotonic()
             self._changed.notify_all()
             listeners = tuple(self._listeners)
         if isinstance(item, TrustEvent):
             for listener in listeners:
                 listener(item)
+
+    def resume(self) -> None:
+        """Note that the feed is watched anew: what comes first may be old."""
+        with self._changed:
+            self._has_caught_up = False
 
     def subscribe(self, listener: Callable[[TrustEvent], None]) -> Callable[[], None]:
         """Call `listener` after each event; returns the way to end it."""

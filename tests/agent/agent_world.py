@@ -78,6 +78,7 @@ class World:
         self.issuer = Issuer(certificate=issuing, signer=issuing_signer)
         self.bundle = make_bundle(DOMAIN, [self.root])
         self.view = TrustView(self.clock, policy)
+        self.beat()  # from here on, what is said is new
         self.log = FeedLog(self.view, clock=self.clock)
         self.node_keys: dict[SpiffeId, FileSigner] = {}
 

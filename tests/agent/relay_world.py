@@ -38,6 +38,7 @@ class Domain:
         self.issuer = Issuer(certificate=issuing, signer=issuing_key)
         self.bundle = make_bundle(self.domain, [root])
         self.view = TrustView(CLOCK, policy)
+        self.view.feed(FeedHeartbeat(Epoch(0), CLOCK.now()))  # from here on, what is said is new
 
     def id(self, role: Role, name: str) -> SpiffeId:
         return SpiffeId.of(self.domain, role, name)

@@ -51,6 +51,7 @@ def s_client(world: ServedWorld, address: str, *options: str) -> str:
         input="",
         capture_output=True,
         text=True,
+        errors="replace",  # HTTP/2 frames follow the handshake
         timeout=20,
         check=False,
     )

@@ -61,6 +61,7 @@ class Domain:
         self.issuer = Issuer(certificate=issuing, signer=issuing_key)
         self.bundle = make_bundle(self.name, [self.root])
         self.view = TrustView(CLOCK)
+        self.beat()  # from here on, what is said is new
 
     def issue(self, role: Role, name: str, *, lifetime: timedelta | None = None) -> Credentials:
         key, who = generate(), SpiffeId.of(self.name, role, name)

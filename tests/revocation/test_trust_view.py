@@ -43,6 +43,7 @@ def test_hard_fail_stops_at_the_bound_and_a_heartbeat_renews_it() -> None:
     clock = HandClock()
     view = TrustView(clock)
     view.feed(enrolled(1))
+    view.feed(FeedHeartbeat(Epoch(1), NOW))
     clock.seconds = 30
     assert view.require_fresh()
     clock.seconds = 30.5
@@ -56,10 +57,36 @@ def test_a_heartbeat_about_events_not_seen_proves_nothing() -> None:
     clock = HandClock()
     view = TrustView(clock)
     view.feed(enrolled(1))
+    view.feed(FeedHeartbeat(Epoch(1), NOW))
     clock.seconds = 31
     view.feed(FeedHeartbeat(Epoch(2), NOW))
     with pytest.raises(StaleView):
         view.require_fresh()
+
+
+def test_events_that_are_caught_up_on_prove_nothing_until_a_heartbeat_says_that_these_are_all() -> None:
+    view = TrustView(HandClock())
+    view.feed(enrolled(1))
+    view.feed(enrolled(2))
+    with pytest.raises(StaleView):
+        view.require_fresh()
+    view.feed(FeedHeartbeat(Epoch(2), NOW))
+    assert view.require_fresh()
+
+
+def test_a_view_that_resumes_is_as_old_as_before_until_it_has_caught_up() -> None:
+    clock = HandClock()
+    view = TrustView(clock)
+    view.feed(FeedHeartbeat(Epoch(0), NOW))
+    clock.seconds = 31
+    view.resume()
+    view.feed(enrolled(1))
+    with pytest.raises(StaleView):
+        view.require_fresh()
+    view.feed(FeedHeartbeat(Epoch(1), NOW))
+    view.feed(enrolled(2))
+    clock.seconds = 61
+    assert view.require_fresh()
 
 
 def test_soft_fail_goes_on_to_its_own_bound_and_says_so() -> None:
