@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from fltrust.agent.aggregator import AggregatorCore
 from fltrust.agent.codec import drafts_from_pb, identity_to_pb, received_from_pb
-from fltrust.agent.participant import ParticipantCore
+from fltrust.agent.ports import AgentIdentity, ParticipantAgent
 from fltrust.identity import Digest, RunId
 from fltrust.updates.intoto import MAX_MESSAGE_TYPE
 from fltrust.wire.framing import MAX_FRAME, MAX_SEAL_FRAME
@@ -21,7 +22,13 @@ FOLLOW = "follow"
 """The one request that is answered by a stream; the server does that itself."""
 
 
-def participant_handlers(core: ParticipantCore) -> Mapping[str, Handler]:
+class AnsweringParticipant(ParticipantAgent, Protocol):
+    """A participant's side of the socket: a `ParticipantCore`, or one that stands for several."""
+
+    def identity(self) -> AgentIdentity: ...
+
+
+def participant_handlers(core: AnsweringParticipant) -> Mapping[str, Handler]:
     """Identity, CheckInstruction and SignUpdate."""
 
     def identity(_request: pb.AgentRequest) -> pb.AgentResponse:

@@ -5,42 +5,42 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fltrust.agent.ports import AggregatorAgent
 from fltrust.client.follower import TrustFollower
 from fltrust.clock import Clock, SystemClock
-from fltrust.errors import FltrustError, QuorumNotMet
+from fltrust.errors import CertificateRefused, FltrustError, Revoked
 from fltrust.eventlog import EventLog
 from fltrust.flower import _private
-from fltrust.flower.exchange import Exchange, Services
+from fltrust.flower.collecting import Collector
+from fltrust.flower.exchange import Exchange
 from fltrust.flower.nodes import KeyOf, NodeDirectory
+from fltrust.flower.numbering import claimed_round, numbers_of
 from fltrust.flower.policy import TrustPolicy
-from fltrust.flower.pullers import PullFailed
-from fltrust.flower.verdicts import Answer, Judge
-from fltrust.identity import RunId
+from fltrust.flower.services import ExchangeReport, Services
+from fltrust.flower.verdicts import Judge
+from fltrust.flower.waiting import NodeWait
+from fltrust.identity import NodeId, RunId
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import RoundKey
 from fltrust.updates import Phase, StructurePolicy, Verifier, phase_of
 
 _log = logging.getLogger("fltrust.flower")
 
-_ROUND_KEY = "server-round"
 _MARGIN = timedelta(seconds=60)
 """An instruction outlives the wait for its answer by this much."""
-_DENSE = 5.0
-"""Somebody who asks for nodes again within this many seconds is waiting for them."""
-
-_steps: dict[RunId, int] = defaultdict(int)
-_steps_lock = threading.Lock()
+_SOON = 0.5
+"""Seconds for which a pull by hand waits for something to come."""
 
 
 class TrustedGrid(Grid):
@@ -63,8 +63,12 @@ class TrustedGrid(Grid):
         key_of: KeyOf | None = None,
         clock: Clock | None = None,
         events: EventLog | None = None,
+        is_legacy: bool = False,
     ) -> None:
-        """`key_of` says how a node's key id is read from Flower's `NodeInfo` (PEM by default)."""
+        """`key_of` says how a node's key id is read from Flower's `NodeInfo` (PEM by default).
+
+        `is_legacy`: the app exchanges each message by itself, so quorum and waits are its wrapper's.
+        """
         self._grid = grid
         self._agent = agent
         self._clock = clock or SystemClock()
@@ -86,25 +90,55 @@ class TrustedGrid(Grid):
             ),
             verifier=verifier,
             policy=self._policy,
+            numbers=numbers_of(RunId(grid.run.run_id)),
             clock=self._clock,
             events=events or EventLog.from_environment(process="serverapp"),
         )
-        self._rounds: dict[Phase, int] = defaultdict(int)
+        self._is_legacy = is_legacy
+        self._node_wait = NodeWait(self._policy.waits)
+        self._direct_lock = threading.Lock()
+        self._direct: Collector | None = None
+        """Collects for `pull_messages`, from the first `push_messages` on."""
         self._sent: dict[str, Exchange] = {}
-        self._asked_for_nodes: tuple[float, float] | None = None  # since when, and when last
-        self._has_exchanged = False
+        self._decided: set[str] = set()
 
     def start(self) -> Self:
         """Follow the trust feed; returns once the view is as fresh as policy asks, or raises why not."""
         self._follower.start()
-        patience = self._policy.waits.patience.total_seconds()
-        self._view.wait_until(lambda _: self._view.age() <= self._policy.reach.bound, patience)
-        self._view.require_fresh()
+        self._require_fresh()
         return self
 
     def close(self) -> None:
-        """Stop following the feed. The run stays open for another strategy of the same ServerApp."""
+        """Stop following the feed. The run stays open for another strategy of the same ServerApp, until the
+        process ends."""
         self._follower.stop()
+        with self._direct_lock:
+            if self._direct is not None:
+                self._direct.close()
+
+    def stands_well(self, node_id: int) -> bool:
+        """Whether this node's participant is in good standing now."""
+        try:
+            self._services.nodes.find(NodeId(node_id))
+        except (CertificateRefused, Revoked):
+            return False
+        return True
+
+    def meets_quorum(self, *, server_round: int, got: int, asked: int) -> bool:
+        """Whether `got` updates of `asked` are enough; raises `QuorumNotMet` where policy says so."""
+        return self._services.meets_quorum(round_=server_round, got=got, asked=asked, missing="")
+
+    @property
+    def reports(self) -> tuple[ExchangeReport, ...]:
+        """How each exchange ended, so far."""
+        return tuple(self._services.reports)
+
+    def _require_fresh(self) -> None:
+        """Wait, for as long as policy is patient, for a view as fresh as policy asks."""
+        patience = self._policy.waits.patience.total_seconds()
+        self._view.wait_until(lambda _: self._view.age() <= self._policy.reach.bound, patience)
+        if not self._view.require_fresh():
+            _log.warning("going on with a trust view that is %s old, as policy says", self._view.age())
 
     def __enter__(self) -> Self:
         return self.start()
@@ -113,6 +147,16 @@ class TrustedGrid(Grid):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def longest_node_wait(self) -> timedelta:
+        """How long a strategy may wait for nodes at this point of the run."""
+        return self._node_wait.bound
+
+    @property
+    def view(self) -> TrustView:
+        """Who stands how, as this grid knows it."""
+        return self._view
 
     # --- exchanges
 
@@ -125,55 +169,54 @@ class TrustedGrid(Grid):
         (agent or coordinator out of reach, this aggregator revoked). Never raises for what one
         participant did.
         """
-        replies: list[Message] = []
-        for (server_round, phase), group in self._grouped(messages).items():
-            bound = self._bound(timeout, group)
-            exchange = self._exchange(server_round, phase)
-            exchange.send(group, lifetime=bound + _MARGIN)
-            exchange.collect(timeout=bound)
-            replies.extend(exchange.seal())
-        return replies
+        exchanges = []
+        owner: dict[str, Exchange] = {}
+        with self._collector() as collector:
+            for group in self._grouped(messages):
+                bound = self._bound(timeout, group.messages)
+                exchange = self._exchange(group, has_quorum=not self._is_legacy)
+                exchange.send(group.messages, lifetime=bound + _MARGIN)
+                collector.expect(exchange.asked, within=bound)
+                owner.update(dict.fromkeys(exchange.asked, exchange))
+                exchanges.append(exchange)
+            for message_id, verdict in collector.gather():
+                owner[message_id].take(verdict)
+        return [reply for exchange in exchanges for reply in exchange.seal()]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Sign and push each message as an exchange of its own; "" for one that could not be sent."""
+        """Sign and push each message as an exchange of its own, and begin to pull its reply.
+
+        The ids are in the order of the messages, "" for one that could not be sent.
+        """
         ids: list[str] = []
-        for (server_round, phase), group in self._grouped(messages).items():
-            for message in group:
-                exchange = self._exchange(server_round, phase)
-                exchange.send([message], lifetime=self._bound(None, [message]) + _MARGIN)
-                ids.extend(exchange.asked or [""])
+        for message in messages:
+            (group,) = self._grouped([message])
+            bound = self._bound(None, group.messages)
+            exchange = self._exchange(group, has_quorum=False)
+            exchange.send(group.messages, lifetime=bound + _MARGIN)
+            ids.append(next(iter(exchange.asked), ""))
+            with self._direct_lock:
+                self._direct = self._direct or self._collector()
+                self._direct.expect(exchange.asked, within=bound)
                 self._sent.update(dict.fromkeys(exchange.asked, exchange))
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have come and that their seals admit, and error replies for refused ones.
 
-        Ids that were not pushed through this grid are left out: their replies cannot be verified.
+        Returns soon, with nothing where nothing has come. Ids that were not pushed through this grid are
+        left out: their replies cannot be verified.
         """
-        replies: list[Message] = []
-        for message_id in message_ids:
-            exchange = self._sent.get(message_id)
-            if exchange is None:
-                continue
-            outcome: Message | PullFailed | None
-            try:
-                outcome = next(iter(self._grid.pull_messages([message_id])), None)
-            except Exception as error:
-                if _private.is_transport_error(error):
-                    raise
-                outcome = PullFailed(error, transport=False)
-            if outcome is not None:
-                del self._sent[message_id]
-                replies.extend(self._sealed(exchange, message_id, outcome))
-        return replies
-
-    def _sealed(self, exchange: Exchange, message_id: str, outcome: Message | PullFailed) -> list[Message]:
-        verdict = self._services.judge.judge(exchange.asked[message_id], outcome)
-        if isinstance(verdict, Answer):
-            exchange.admit(verdict)
-        else:
-            exchange.refuse(verdict.asked, verdict.reason, verdict.text)
-        return exchange.seal()
+        wanted = {message_id for message_id in message_ids if message_id in self._sent}
+        if not wanted or self._direct is None:
+            return []
+        with self._direct_lock:
+            for message_id, verdict in self._direct.gather(wait=_SOON):
+                self._sent[message_id].take(verdict)
+                self._decided.add(message_id)
+            ready = [self._sent.pop(message_id) for message_id in sorted(wanted & self._decided)]
+            self._decided -= wanted
+        return [reply for exchange in ready for reply in exchange.seal()]
 
     # --- nodes
 
@@ -188,19 +231,8 @@ class TrustedGrid(Grid):
     def get_nodes(self) -> Iterable[_private.NodeInfo]:
         """The nodes whose participant stands well; see `get_node_ids`."""
         nodes = self._services.nodes.standing()
-        now = self._clock.monotonic()
-        since, last = self._asked_for_nodes or (now, now)
-        if now - last > _DENSE:
-            since = now
-        self._asked_for_nodes = (since, now)
-        waits = self._policy.waits
-        bound = waits.nodes if self._has_exchanged else waits.startup
-        if now - since > bound.total_seconds():
-            raise QuorumNotMet(
-                f"the strategy waits for more nodes than stand well: {len(nodes)} after "
-                f"{bound.total_seconds():.0f} s",
-                hint="lower min_train_nodes or min_available_nodes of the strategy, or enroll more sites",
-            )
+        if not self._is_legacy:  # a legacy ServerApp looks for nodes in the background, all the time
+            self._node_wait.asked(len(nodes))
         return nodes
 
     # --- the rest of the interface
@@ -224,31 +256,38 @@ class TrustedGrid(Grid):
 
     # --- inside
 
-    def _exchange(self, server_round: int, phase: Phase) -> Exchange:
-        run_id = RunId(self.run.run_id)
-        self._asked_for_nodes = None
-        self._has_exchanged = True
-        with _steps_lock:
-            _steps[run_id] += 1
-            step = _steps[run_id]
+    def _collector(self) -> Collector:
+        services = self._services
+        return Collector(
+            self._grid.pull_messages, judge=services.judge, view=self._view, waits=self._policy.waits
+        )
+
+    def _exchange(self, group: _Group, *, has_quorum: bool) -> Exchange:
+        self._node_wait.done()
+        self._require_fresh()
+        run_id, numbers = RunId(self.run.run_id), self._services.numbers
+        step = numbers.next_step()
         if step == 1:
             atexit.register(_close_run, self._agent, run_id)
-        return Exchange(RoundKey(run_id, step, server_round, phase), self._services)
+        key = RoundKey(run_id, step, group.round, group.phase)
+        return Exchange(key, self._services, has_quorum)
 
-    def _grouped(self, messages: Iterable[Message]) -> dict[tuple[int, Phase], list[Message]]:
-        """Messages by round and phase: an exchange is about one of each."""
-        groups: dict[tuple[int, Phase], list[Message]] = defaultdict(list)
-        counted: dict[Phase, int] = {}
+    def _grouped(self, messages: Iterable[Message]) -> list[_Group]:
+        """Messages by round, phase, and how often their node was asked already: an exchange is about one
+        round and phase, and asks nobody twice."""
+        groups: dict[tuple[int | None, Phase, int], _Group] = {}
+        asked: Counter[tuple[int | None, Phase, int]] = Counter()
         for message in messages:
-            phase = phase_of(message.metadata.message_type)
-            server_round = _round_of(message)
-            if server_round is None:
-                if phase not in counted:
-                    self._rounds[phase] += 1
-                    counted[phase] = self._rounds[phase]
-                server_round = counted[phase]
-            groups[server_round, phase].append(message)
-        return groups
+            phase, claimed = phase_of(message.metadata.message_type), claimed_round(message)
+            node = (claimed, phase, message.metadata.dst_node_id)
+            which = (claimed, phase, asked[node])
+            asked[node] += 1
+            if which not in groups:
+                first = groups.get((claimed, phase, 0))
+                number = self._services.numbers.round_of(phase, claimed) if first is None else first.round
+                groups[which] = _Group(number, phase, [])
+            groups[which].messages.append(message)
+        return list(groups.values())
 
     def _bound(self, timeout: float | None, messages: list[Message]) -> timedelta:
         """How long to wait for replies: the shortest of what the caller, policy and the messages say."""
@@ -260,15 +299,11 @@ class TrustedGrid(Grid):
         return timedelta(seconds=max(0.0, min(bounds)))
 
 
-def _round_of(message: Message) -> int | None:
-    """The strategy's own number for the round, where the message says it."""
-    for record in message.content.values():
-        if isinstance(record, ConfigRecord):
-            number = record.get(_ROUND_KEY)
-            if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
-                return number
-    group = message.metadata.group_id
-    return int(group) if group.isascii() and group.isdigit() and len(group) < 10 else None
+@dataclass(slots=True)
+class _Group:
+    round: int
+    phase: Phase
+    messages: list[Message]
 
 
 def _close_run(agent: AggregatorAgent, run_id: RunId) -> None:

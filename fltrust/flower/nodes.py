@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from fltrust.errors import CertificateRefused, Refusal, Revoked
 from fltrust.flower._private import NodeInfo
 from fltrust.identity import KeyId, NodeId, SpiffeId
-from fltrust.revocation.state import Standing
+from fltrust.revocation.state import IdentityState, Standing
 from fltrust.revocation.view import TrustView
 
 _log = logging.getLogger("fltrust.flower")
@@ -26,6 +26,16 @@ class TrustedNode:
     node_id: NodeId
     node_key: KeyId
     participant: SpiffeId
+
+    def fallen(self, view: TrustView) -> CertificateRefused | Revoked | None:
+        """Why this node is not (any more) one of a participant in good standing; None if it is."""
+        known = view.participant_of(self.node_key)
+        if known is None or known.spiffe_id != self.participant:
+            return CertificateRefused(
+                f"the node key of {self.participant} is not enrolled any more",
+                reason=Refusal.UNKNOWN_IDENTITY,
+            )
+        return None if known.standing is Standing.ACTIVE else _barred(known)
 
 
 class NodeDirectory:
@@ -79,14 +89,18 @@ class NodeDirectory:
                 hint="let its site join with a token, and start it with 'fltrust supernode'",
             )
         if known.standing is not Standing.ACTIVE:
-            reason = Refusal.HELD if known.standing is Standing.HELD else Refusal.REVOKED
-            raise Revoked(f"{known.spiffe_id} is {known.standing} as of epoch {known.since}", reason=reason)
+            raise _barred(known)
         return TrustedNode(node_id, key, known.spiffe_id)
 
     def _say_once(self, node_id: NodeId, error: Exception) -> None:
         if node_id not in self._ignored:
             self._ignored.add(node_id)
             _log.warning("leaving out node %d: %s", node_id, error)
+
+
+def _barred(known: IdentityState) -> Revoked:
+    reason = Refusal.HELD if known.standing is Standing.HELD else Refusal.REVOKED
+    return Revoked(f"{known.spiffe_id} is {known.standing} as of epoch {known.since}", reason=reason)
 
 
 def key_id_of_pem(node: NodeInfo) -> KeyId:

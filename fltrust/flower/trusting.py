@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 from flwr.serverapp import Grid
 
 from fltrust.agent.client import AgentClient
 from fltrust.agent.ports import AggregatorAgent
+from fltrust.errors import AgentUnavailable
 from fltrust.flower import _private
 from fltrust.flower.grid import TrustedGrid
 from fltrust.flower.policy import TrustPolicy
@@ -24,7 +26,7 @@ class BringsItsAgent(Protocol):
 
 
 @contextmanager
-def trusted_grid(grid: Grid, policy: TrustPolicy) -> Iterator[TrustedGrid]:
+def trusted_grid(grid: Grid, policy: TrustPolicy, *, is_legacy: bool = False) -> Iterator[TrustedGrid]:
     """A started `TrustedGrid` around `grid`, closed at the end of the block.
 
     1. A grid that is a `TrustedGrid` already is used as it is.
@@ -36,14 +38,27 @@ def trusted_grid(grid: Grid, policy: TrustPolicy) -> Iterator[TrustedGrid]:
         yield grid
         return
     if isinstance(grid, BringsItsAgent):  # 2
-        with TrustedGrid(grid, agent=grid.aggregator_agent, policy=policy) as trusted:
+        with TrustedGrid(grid, agent=grid.aggregator_agent, policy=policy, is_legacy=is_legacy) as trusted:
             yield trusted
         return
     if _private.is_simulation_grid(grid):  # 3
-        from fltrust.flower.simulation import simulated_grid
-
-        with simulated_grid(grid, policy) as trusted:
+        with _simulated_grid(grid, policy, is_legacy) as trusted:
             yield trusted
         return
-    with TrustedGrid(grid, agent=AgentClient.from_environment(), policy=policy) as trusted:  # 4
+    with TrustedGrid(
+        grid, agent=AgentClient.from_environment(), policy=policy, is_legacy=is_legacy
+    ) as trusted:  # 4
         yield trusted
+
+
+def _simulated_grid(grid: Grid, policy: TrustPolicy, is_legacy: bool) -> AbstractContextManager[TrustedGrid]:
+    """Found by name: putting a coordinator together is the business of the room above this one."""
+    try:
+        simulation = importlib.import_module("fltrust.testing.simulation")
+    except ImportError as error:
+        raise AgentUnavailable(
+            f"a simulation needs a coordinator in this process, and {error.name} is not installed",
+            hint="pip install 'fltrust[simulation]'",
+        ) from error
+    made: AbstractContextManager[TrustedGrid] = simulation.simulated_grid(grid, policy, is_legacy=is_legacy)
+    return made

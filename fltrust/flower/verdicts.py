@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -21,7 +22,6 @@ from fltrust.updates import (
     ExpectedUpdate,
     InstructionStatement,
     Phase,
-    RecordKind,
     SignedStatement,
     StructurePolicy,
     StructureSpec,
@@ -31,7 +31,9 @@ from fltrust.updates import (
     unverified_statement,
 )
 
-_WEIGHT = "num-examples"
+_log = logging.getLogger("fltrust.flower")
+
+_COMPARED = frozenset((StructurePolicy.EXACT, StructurePolicy.TENSORS, StructurePolicy.SHAPES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Answer:
 
     asked: Asked
     update: VerifiedUpdate
+    content: Content
     reply: Message
     candidate: Candidate
 
@@ -78,6 +81,9 @@ class Refused:
     text: str
 
 
+Verdict = Answer | Refused
+
+
 @dataclass(slots=True)
 class Judge:
     """Turns what a pull brought into an `Answer` or a `Refused`. Safe to call from many threads."""
@@ -88,16 +94,19 @@ class Judge:
     structure: StructurePolicy
     clock: Clock
     workers: int | None = field(default=None)
+    first_model: StructureSpec | None = field(default=None)
+    """The structure of the first model that was sent to be trained in this run."""
 
-    def judge(self, asked: Asked, outcome: Message | PullFailed) -> Answer | Refused:
+    def judge(self, asked: Asked, outcome: Message | PullFailed) -> Verdict:
         """Verify one reply; never raises for what a participant did.
 
         1. An error, of the pull or of the reply, is no statement of the participant: ``no-reply``.
         2. The reply carries one signed statement, else ``unsigned``, in words that help.
         3. The statement is this participant's answer to this instruction, and its digest is the
            content's (`Verifier.verify_update`); its certificate stands well in our view.
-        4. In training, the update fits the model that was sent, has finite numbers unless policy
-           says otherwise, and claims no more weight than policy allows.
+        4. Its tensors are well formed and its numbers finite, unless policy says otherwise. In training it
+           fits the model that was sent, or the first one of the run: averaging makes floats of a
+           counter's integers, and a client that loads them turns them back.
 
         What the reply says about itself (sender, message id, time) is not looked at.
         """
@@ -111,8 +120,10 @@ class Judge:
             return self._verify(asked, outcome)
         except FltrustError as error:
             return Refused(asked, error.reason, str(error))
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            # Flower's records check themselves as they are read, with Python's own errors.
+        except Exception as error:
+            # Flower's records check themselves as they are read, with Python's own errors. Whatever a
+            # reply trips over, it must not end the run; a bug of ours shows in the log.
+            _log.warning("a reply of %s cannot be read", asked.node.participant, exc_info=True)
             return Refused(asked, Refusal.MALFORMED, f"its reply cannot be read: {type(error).__name__}")
 
     def _verify(self, asked: Asked, reply: Message) -> Answer:
@@ -132,29 +143,31 @@ class Judge:
             content=content,
             workers=self.workers,
         )
-        if asked.statement.phase is Phase.TRAIN:  # 4
-            self._check_update(content, asked)
+        self._check_structure(content, asked)  # 4
         trusted = Message(bare, reply_to=asked.message)
-        return Answer(asked, update, trusted, Candidate(asked.signed, signed))
+        return Answer(asked, update, content, trusted, Candidate(asked.signed, signed))
 
-    def _check_update(self, content: Content, asked: Asked) -> None:
-        check_structure(
-            content,
-            like=asked.like,
-            allow_non_finite=self.policy.allow_non_finite,
-            policy=StructurePolicy.READABLE if asked.like is None else self.structure,
-        )
-        bound = self.policy.max_weight
-        if bound is None:
+    def _check_structure(self, content: Content, asked: Asked) -> None:
+        models: list[StructureSpec] = []
+        if asked.statement.phase is Phase.TRAIN and self.structure in _COMPARED:
+            models = [model for model in (asked.like, self.first_model) if model is not None]
+        if not models:
+            opaque = self.structure is StructurePolicy.OPAQUE
+            policy = StructurePolicy.OPAQUE if opaque else StructurePolicy.READABLE
+            self._check_like(content, None, policy)
             return
-        for record in content.records:
-            for key, value in record.items if record.kind is RecordKind.METRICS else ():
-                if key == _WEIGHT and not (isinstance(value, int | float) and 0 <= value <= bound):
-                    raise UpdateRefused(
-                        f"expected {asked.node.participant} to claim a {_WEIGHT} between 0 and {bound:g}, "
-                        f"got {value!r}",
-                        reason=Refusal.STRUCTURE,
-                    )
+        try:
+            self._check_like(content, models[0], self.structure)
+        except UpdateRefused as error:
+            if error.reason != Refusal.STRUCTURE or models[0] == models[-1]:
+                raise
+            try:
+                self._check_like(content, models[-1], self.structure)
+            except UpdateRefused:
+                raise error from None
+
+    def _check_like(self, content: Content, like: StructureSpec | None, policy: StructurePolicy) -> None:
+        check_structure(content, like=like, allow_non_finite=self.policy.allow_non_finite, policy=policy)
 
 
 def structure_of(content: Content) -> StructureSpec | None:
