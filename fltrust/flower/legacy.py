@@ -21,9 +21,7 @@ from fltrust.flower.grid import TrustedGrid
 _log = logging.getLogger("fltrust.flower")
 
 
-def under_trust(
-    components: ServerAppComponents, grid: TrustedGrid, *, wait: timedelta
-) -> ServerAppComponents:
+def under_trust(components: ServerAppComponents, grid: TrustedGrid) -> ServerAppComponents:
     """The same components, changed in place: aggregation filters, and waits for clients are bounded."""
     server = components.server
     if server is None:
