@@ -75,7 +75,7 @@ def tell(story: Story, stock: StockLab, lab: Lab) -> None:
 
     story.chapter("1 · Without fltrust, in the background: the same app, the same attack")
     story.tell(f"Plain Flower, four sites. From round 2 on, {HOSTILE} sends a scaled, label-flipped update.")
-    plain = start_stock(stock)
+    start_stock(stock)
 
     story.chapter("2 · A trust domain, and who is in it")
     tokens = start_trusted(lab)
@@ -83,6 +83,7 @@ def tell(story: Story, stock: StockLab, lab: Lab) -> None:
     story.tell("A coordinator with its own CA; each site joined with a single-use token:")
     story.console.print(board.table())
     story.claim("every site holds a short-lived certificate", all(s in board.certificates for s in SITES))
+    plain = run_stock(stock)
     lab.wait_for_sites(len(SITES))
 
     story.chapter("3 · Three rounds under trust")
@@ -106,12 +107,15 @@ def tell(story: Story, stock: StockLab, lab: Lab) -> None:
     show_record(story, lab, run.run_id)
 
 
-def start_stock(stock: StockLab) -> Run:
+def start_stock(stock: StockLab) -> None:
     stock.start_superlink()
     for number, site in enumerate(SITES):
         stock.start_site(
             site, f"partition-id={number}" + (" hostile-from-round=2" if site == HOSTILE else "")
         )
+
+
+def run_stock(stock: StockLab) -> Run:
     stock.wait_for_sites(len(SITES))
     app = without_fltrust(DIGITS, stock.folder / "app")
     return stock.run(app, config={"report": str(stock.folder / "report.json")})

@@ -14,10 +14,10 @@ from examples.demo.tail import Tail, short
 
 ROUNDS = (1, 2, 3)
 _MARK = {
-    "asked": "[dim]instruction signed[/]",
-    "training": "[cyan]verified it, training[/]",
-    "signed": "[cyan]update signed[/]",
-    "verified": "[green]update verified[/]",
+    "asked": "[dim]asked[/]",
+    "training": "[cyan]training[/]",
+    "signed": "[cyan]signed[/]",
+    "verified": "[green]verified[/]",
     "admitted": "[bold green]✓ admitted[/]",
 }
 

@@ -96,15 +96,15 @@ class _Federation:
         return Run(match.group(1), process)
 
     def wait_for_sites(self, count: int, seconds: float = 60) -> None:
-        """Return once `count` SuperNodes are online."""
+        """Return once `count` of the sites are online: Flower gives each its node id then."""
 
         def online() -> bool:
-            done = self.command(
-                str(BIN / "flwr"), "supernode", "list", "lab", "--format", "json", check=False
-            )
-            return done.returncode == 0 and done.stdout.count('"online"') >= count
+            for name, site in self.sites.items():
+                if not site.is_running():
+                    raise RuntimeError(f"{name} ended\n{site.tail()}")
+            return sum("SuperNode ID" in s.text() for s in self.sites.values()) >= count
 
-        wait_for(online, f"{count} SuperNodes online", seconds=seconds, every=0.3)
+        wait_for(online, f"{count} SuperNodes online", seconds=seconds)
 
     def command(
         self, *arguments: str, check: bool = True, stdin: str = ""

@@ -44,6 +44,7 @@ class Process:
         self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str], cwd: Path | None = None
     ) -> None:
         self.log = log
+        self._began = log.stat().st_size if log.exists() else 0
         self.arguments = tuple(arguments)
         with log.open("ab") as sink:
             self._child = subprocess.Popen(
@@ -88,7 +89,8 @@ class Process:
         self._child.wait()
 
     def text(self) -> str:
-        return self.log.read_text(errors="replace")
+        """What it wrote: a log may hold what earlier processes of this name wrote, too."""
+        return self.log.read_bytes()[self._began :].decode(errors="replace")
 
     def tail(self, lines: int = 30) -> str:
         return "\n".join(self.text().splitlines()[-lines:])
