@@ -21,8 +21,13 @@ MAX_HEADER_BYTES = 4_096
 _MAGIC = b"\x93NUMPY"
 _HEADER = re.compile(
     rb"\{'descr': ?'([<>|])([a-z])(\d{1,2})', ?'fortran_order': ?(True|False), ?"
-    rb"'shape': ?\(((?:\d{1,19}(?:, ?\d{1,19})*,?)?)\)(?:, ?)?\} *\n\Z"
+    rb"'shape': ?\(((?:DIM(?:, ?DIM)*,?)?)\)(?:, ?)?\} *\n\Z".replace(
+        b"DIM",
+        rb"(?:0|[1-9]\d{0,18})",  # numpy reads Python's literals, and those have no leading zeros
+    )
 )
+_MAX_BYTES = 2**63 - 1
+"""What numpy counts an array's bytes in; it leaves dimensions of 0 out of that."""
 _NAMES = {
     "b1": "bool",
     **{
@@ -91,5 +96,7 @@ def _parse(text: bytes, offset: int) -> NpyHeader:
         raise Malformed("expected an array header as np.save writes it, got a shape that is no tuple")
     if len(shape) > MAX_DIMENSIONS:
         raise Oversized(f"expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
+    if max(shape, default=0) > _MAX_BYTES or int(size) * prod(d for d in shape if d) > _MAX_BYTES:
+        raise Oversized(f"expected an array of less than 2^63 bytes, got one of shape {shape[:8]}")
     big = order == ">"
     return NpyHeader(f"{order}{kind}{size}" if big else name, shape, kind, int(size), big, offset)

@@ -68,6 +68,21 @@ def test_format_2_is_read_as_well() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "shape", ["(03, 4)", "(01,)", "(0, 9223372036854775808)", "(0, 4611686018427387904)"]
+)
+def test_a_shape_that_numpy_itself_would_not_read_is_refused(shape: str) -> None:
+    """What passes here goes to `np.load` in the middle of an aggregation, which must not stop the run."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    body = b"" if shape.startswith("(0,") else bytes(48)
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + body
+    with pytest.raises(ValueError, match=r"header|dimension|big|shape"):
+        np.load(io.BytesIO(data), allow_pickle=False)
+    for dtype, declared in (("", ()), ("float32", (3, 4))):
+        update = held(w=Tensor(dtype, declared, "numpy.ndarray", data))
+        assert refusal(update, like=None, policy=StructurePolicy.READABLE).reason == "structure"
+
+
 def test_legacy_flower_declares_nothing_and_the_header_speaks() -> None:
     array = np.zeros((2, 3), "float32")
     legacy = held(w=saved(array, dtype="", shape=()))
