@@ -20,6 +20,7 @@ from fltrust.enrollment.registration import (
     refuse_used_key,
 )
 from fltrust.enrollment.types import Approval, EnrollRequest, Issued
+from fltrust.errors import LimitExceeded
 from fltrust.identity import KeyId, Serial, SpiffeId
 from fltrust.keys.openssh import spki_der
 from fltrust.pki.csr import parse_csr
@@ -27,6 +28,10 @@ from fltrust.pki.issuing import Issuer
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import EventKind, RevocationReason
 from fltrust.revocation.state import Standing
+
+MAX_LIVE_CERTIFICATES = 2_048
+"""Certificates of one identity that have not expired. A revocation names them all, in one event that every
+watcher must be able to read; an agent that renews in time has two."""
 
 
 class Enroller:
@@ -94,7 +99,8 @@ class Enroller:
     def renew(self, certificate: VerifiedCertificate, csr_der: bytes) -> Issued:
         """Issue the caller's next certificate, for a key that was never certified.
 
-        Judged under the head's lock, so that no certificate is issued past a revocation.
+        Judged under the head's lock, so that no certificate is issued past a revocation. Refused
+        (``too-many-certificates``) while `MAX_LIVE_CERTIFICATES` have not expired.
         """
         public_key = parse_csr(csr_der)
         who = certificate.spiffe_id
@@ -102,6 +108,13 @@ class Enroller:
             work.state.judge(certificate)
             key = KeyId.of_spki(spki_der(public_key))
             refuse_used_key(key, who, certificates=work.tx.certificates)
+            if work.tx.certificates.count_unexpired_of(who, now=work.now) >= MAX_LIVE_CERTIFICATES:
+                raise LimitExceeded(
+                    f"expected {who} to have fewer than {MAX_LIVE_CERTIFICATES} certificates in force",
+                    reason="too-many-certificates",
+                    hint="use the last one until older ones expire; if it was not you who renewed, tell an "
+                    "operator: your key is in other hands",
+                )
             return self._issue(who, public_key, work)
 
     def _supersede(self, who: SpiffeId, work: Work, *, actor: SpiffeId | None) -> None:

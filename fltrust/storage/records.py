@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, update
 
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord
 from fltrust.enrollment.types import TokenRecord, TokenStatus
@@ -190,6 +190,12 @@ class Certificates:
             .order_by(table.c.not_after, table.c.serial)
         )
         return tuple(_certificate(row) for row in rows)
+
+    def count_unexpired_of(self, who: SpiffeId, *, now: datetime) -> int:
+        table = tables.certificates
+        return self._connection.execute(
+            select(func.count()).where(table.c.spiffe_id == str(who), table.c.not_after >= now)
+        ).scalar_one()
 
     def newest_of(self, who: SpiffeId) -> CertificateRecord | None:
         table = tables.certificates

@@ -11,12 +11,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fltrust.coordinator import enroller
+from fltrust.coordinator.enroller import MAX_LIVE_CERTIFICATES
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, JoinTokenEvidence, TokenStatus
 from fltrust.errors import (
     CertificateRefused,
     Conflict,
     FltrustError,
+    LimitExceeded,
     Malformed,
     NotFound,
     PermissionDenied,
@@ -30,6 +33,7 @@ from fltrust.keys import generate, spki_der
 from fltrust.pki import create_csr
 from fltrust.revocation.events import EventKind, RevocationReason
 from fltrust.storage import CommitStep
+from fltrust.wire.trust import MAX_NAMED, event_from_pb, event_to_pb
 
 
 def test_a_token_enrolls_the_name_of_its_record_and_not_that_of_the_request(world: World) -> None:
@@ -218,6 +222,34 @@ def test_renewal_is_refused_after_revocation_and_after_expiry(world: World) -> N
     world.clock.advance(timedelta(hours=1, seconds=1))
     with pytest.raises(CertificateRefused, match="expired"):
         world.renew(expired)
+
+
+def test_no_identity_has_more_certificates_than_the_event_that_revokes_it_can_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_LIVE_CERTIFICATES < MAX_NAMED
+    monkeypatch.setattr(enroller, "MAX_LIVE_CERTIFICATES", 3)
+    member = world.join("site-a")
+    latest = world.renew(world.renew(member))
+    with pytest.raises(LimitExceeded) as refusal:
+        world.renew(latest)
+    assert refusal.value.reason == "too-many-certificates"
+    event = world.revoke(member)
+    assert len(event.serials) == 3
+    assert event_from_pb(event_to_pb(event)) == event
+
+
+def test_room_for_a_certificate_comes_back_when_one_expires(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enroller, "MAX_LIVE_CERTIFICATES", 2)
+    old = world.join("site-a")
+    world.clock.advance(timedelta(minutes=40))
+    new = world.renew(old)
+    with pytest.raises(LimitExceeded):
+        world.renew(new)
+    world.clock.advance(timedelta(minutes=21))
+    world.renew(new)
 
 
 def test_only_an_operator_makes_lists_and_cancels_tokens(world: World) -> None:
