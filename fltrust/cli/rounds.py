@@ -97,8 +97,10 @@ def verify(
     """Check the record of a run outside Flower: every signature, certificate path and link.
 
     With --record it needs no network: nothing but the file and the root's fingerprint is trusted.
+    Exits with 5 where anything does not hold, or what was admitted is tainted.
     """
-    from fltrust.errors import Malformed
+    from fltrust.cli.exits import EXIT_CODES
+    from fltrust.errors import Malformed, StatementRefused
     from fltrust.pki import root_fingerprint
     from fltrust.wire.record import export_record, verify_record
 
@@ -119,9 +121,11 @@ def verify(
     report = verify_record(data, run_id_from(run), root=trusted)
     if as_json:
         print_json(report.as_fields())
-        return
-    for line in report.lines():
-        typer.echo(line)
+    else:
+        for line in report.lines():
+            typer.echo(line)
+    if not report.is_good:
+        raise typer.Exit(EXIT_CODES[StatementRefused])
 
 
 def _row(record: RoundRecord) -> Row:

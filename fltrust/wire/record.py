@@ -84,7 +84,7 @@ def read_record(data: bytes) -> WrittenRecord:
 def verify_record(data: bytes, run_id: RunId, *, root: Digest) -> ChainReport:
     """Verify a record with nothing trusted but the root's fingerprint.
 
-    1. The record is well formed and about this run.
+    1. The record is well formed and about this run, of which it holds a round at least.
     2. One of its roots has the fingerprint; the others are dropped.
     3. Steps 1 to 5 of `fltrust.rounds.chain.verify_chain`.
 
@@ -94,6 +94,8 @@ def verify_record(data: bytes, run_id: RunId, *, root: Digest) -> ChainReport:
     record = read_record(data)  # 1
     if record.run_id != run_id or any(r.key.run_id != run_id for r in record.rounds):
         raise Malformed(f"expected the record of run {int(run_id)}, got that of run {int(record.run_id)}")
+    if not record.rounds:
+        raise NotFound(f"expected rounds of run {int(run_id)} in the record, found none")
     try:
         trusted = pin_bundle(record.bundle, root)  # 2
     except CertificateRefused as error:
