@@ -14,7 +14,8 @@ from fltrust.agent.ports import AgentIdentity, ReceivedInstruction
 from fltrust.clock import Clock
 from fltrust.errors import FltrustError, Refusal, Revoked, StatementRefused
 from fltrust.eventlog import EventLog
-from fltrust.identity import Digest, KeyId, RunId
+from fltrust.identity import Digest, KeyId, RunId, SpiffeId
+from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import TrustView
 from fltrust.updates.signing import SignedStatement, sign_statement
 from fltrust.updates.statement import InstructionStatement, UpdateStatement
@@ -32,7 +33,8 @@ class ParticipantCore:
     3. It is for this participant, node key, run, node and message type.
     4. It is in force: issued, and not expired.
     5. Content and model are those that it names.
-    6. The run is open (the feed gets `patience` seconds to say so: the instruction may be faster).
+    6. The run is open (the feed gets `patience` seconds to say so: the instruction may be faster), and the
+       aggregator that signed is the one that opened it.
     7. It is not older than what was answered before.
 
     And to sign:
@@ -124,16 +126,29 @@ class ParticipantCore:
             content_digest=received.content,
             model_digest=received.model,
         )
-        self._require_open(received.run_id)  # 6
+        self._require_open(received.run_id, by=verified.statement.aggregator)  # 6
         self._journal.check(_question(verified))  # 7
         return current, verified
 
-    def _require_open(self, run_id: RunId) -> None:
-        if not self._view.wait_until(lambda state: run_id in state.open_runs, self._patience):
+    def _require_open(self, run_id: RunId, *, by: SpiffeId) -> None:
+        owner: SpiffeId | None = None
+
+        def is_open(state: TrustState) -> bool:
+            nonlocal owner
+            owner = state.run_owner(run_id)
+            return run_id in state.open_runs
+
+        if not self._view.wait_until(is_open, self._patience):
             raise StatementRefused(
                 f"expected an open run, run {int(run_id)} is not open as of epoch {self._view.epoch}",
                 reason=Refusal.RUN_NOT_OPEN,
                 hint="was the run closed, or is the ServerApp's grid a TrustedGrid?",
+            )
+        if owner != by:
+            raise StatementRefused(
+                f"expected an instruction of {owner or 'the aggregator'} that opened run {int(run_id)}, "
+                f"got one of {by}",
+                reason=Refusal.WRONG_RUN,
             )
 
     def _say(self, event: str, instruction: VerifiedInstruction) -> None:

@@ -44,6 +44,7 @@ class TrustState:
     epoch: Epoch = field(default_factory=lambda: Epoch(0))
     identities: dict[SpiffeId, IdentityState] = field(default_factory=dict)
     open_runs: set[RunId] = field(default_factory=set)
+    _run_owners: dict[RunId, SpiffeId] = field(default_factory=dict)
     _barred_serials: dict[Serial, Standing] = field(default_factory=dict)
     _barred_keys: dict[KeyId, Standing] = field(default_factory=dict)
 
@@ -72,9 +73,10 @@ class TrustState:
             case EventKind.RELEASED:
                 self._release(event)
             case EventKind.RUN_OPENED:
-                self.open_runs.add(_run_of(event))
+                self._open(event)
             case EventKind.RUN_CLOSED:
                 self.open_runs.discard(_run_of(event))
+                self._run_owners.pop(_run_of(event), None)
             case EventKind.REDACTED:
                 pass
         self.epoch = event.epoch
@@ -115,12 +117,22 @@ class TrustState:
         """How a certificate key itself stands, whatever its identity does."""
         return self._barred_keys.get(key, Standing.ACTIVE)
 
+    def run_owner(self, run_id: RunId) -> SpiffeId | None:
+        """The aggregator that opened this run, while it is open; None where that is not known."""
+        return self._run_owners.get(run_id)
+
     def participant_of(self, node_key: KeyId) -> IdentityState | None:
         """The participant that a Flower node key was enrolled for, whatever its standing."""
         for state in self.identities.values():
             if state.node_key == node_key:
                 return state
         return None
+
+    def _open(self, event: TrustEvent) -> None:
+        run_id = _run_of(event)
+        self.open_runs.add(run_id)
+        if event.actor is not None:
+            self._run_owners[run_id] = event.actor
 
     def _enroll(self, event: TrustEvent) -> None:
         who = _subject_of(event)

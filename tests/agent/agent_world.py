@@ -200,7 +200,7 @@ class Scene:
 def scene(journal: Journal | None = None, policy: ReachPolicy | None = None, patience: float = 0.0) -> Scene:
     world = World(policy=policy)
     site, main = world.enroll(SITE), world.enroll(MAIN)
-    world.say(EventKind.RUN_OPENED, run_id=RUN)
+    world.say(EventKind.RUN_OPENED, run_id=RUN, actor=MAIN)
     return Scene(world, site, main, world.participant(site, journal, patience), world.aggregator(main))
 
 

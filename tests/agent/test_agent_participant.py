@@ -95,11 +95,25 @@ def test_an_instruction_for_a_run_that_was_closed_is_refused(here: Scene) -> Non
     assert refusal(here, received) == Refusal.RUN_NOT_OPEN
 
 
+def test_an_aggregator_cannot_instruct_in_the_run_of_another(here: Scene) -> None:
+    """Else it could have a site train for it, and a high round of its would lock the run's owner out."""
+    rogue = here.world.aggregator(here.world.enroll(SpiffeId.of(DOMAIN, Role.AGGREGATOR, "rogue")))
+    draft = here.world.draft(round=2**31 - 1)
+    (signed,) = rogue.sign_instructions((draft,))
+    assert refusal(here, replace(here.instruction(round=2**31 - 1), signed=signed)) == Refusal.WRONG_RUN
+    here.participant.check_instruction(here.instruction())
+
+
+def test_a_run_whose_owner_is_not_known_is_nobodys(here: Scene) -> None:
+    here.world.say(EventKind.RUN_OPENED, run_id=RunId(6))
+    assert refusal(here, here.instruction(run_id=RunId(6))) == Refusal.WRONG_RUN
+
+
 def test_an_instruction_that_is_faster_than_the_feed_waits_for_its_run() -> None:
     here = scene(patience=30.0)
     later = RunId(5)
     received = here.instruction(run_id=later)
-    opener = threading.Timer(0.05, lambda: here.world.say(EventKind.RUN_OPENED, run_id=later))
+    opener = threading.Timer(0.05, lambda: here.world.say(EventKind.RUN_OPENED, run_id=later, actor=MAIN))
     opener.start()
     here.participant.check_instruction(received)
     opener.join()
@@ -205,7 +219,7 @@ def test_an_instruction_of_an_earlier_round_is_refused_after_a_later_one_was_ans
 
 
 def test_rounds_are_counted_for_each_phase_and_run(here: Scene) -> None:
-    here.world.say(EventKind.RUN_OPENED, run_id=RunId(8))
+    here.world.say(EventKind.RUN_OPENED, run_id=RunId(8), actor=MAIN)
     here.participant.sign_update(here.instruction(round=2), reply=content(9), reply_type="train")
     evaluate = {"phase": Phase.EVALUATE, "message_type": "evaluate"}
     for received in (here.instruction(round=1, **evaluate), here.instruction(round=1, run_id=RunId(8))):

@@ -100,7 +100,7 @@ class OneVoice(RuleBasedStateMachine):
         self.here.world.say(EventKind.RUN_CLOSED, run_id=RUN)
         self.open = False
         self.answer(data)
-        self.here.world.say(EventKind.RUN_OPENED, run_id=RUN)
+        self.here.world.say(EventKind.RUN_OPENED, run_id=RUN, actor=MAIN)
         self.open = True
 
     @invariant()

@@ -121,6 +121,14 @@ def test_runs_open_and_close() -> None:
     assert state_of(opened, closed).open_runs == set()
 
 
+def test_a_run_has_the_owner_who_opened_it_for_as_long_as_it_is_open() -> None:
+    opened = replace(event(EventKind.RUN_OPENED, None, run_id=RunId(5)), actor=ALICE)
+    closed = event(EventKind.RUN_CLOSED, None, run_id=RunId(5))
+    assert state_of(opened).run_owner(RunId(5)) == ALICE
+    assert state_of(opened).run_owner(RunId(6)) is None
+    assert state_of(opened, closed).run_owner(RunId(5)) is None
+
+
 def test_an_event_without_its_subject_or_run_is_malformed() -> None:
     for broken in (event(EventKind.ENROLLED, None), event(EventKind.RUN_OPENED, None)):
         state = TrustState()
