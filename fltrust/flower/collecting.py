@@ -63,28 +63,31 @@ class Collector:
         self._looked_at = None
         self._pullers.add(asked)
 
-    def gather(self, *, wait: float | None = None) -> list[tuple[str, Verdict]]:
-        """The verdicts since the last call, by message id.
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything that was expected is not settled yet."""
+        return bool(self._open)
 
-        Blocks until everything expected is settled; or, with `wait`, until something is or that
-        many seconds have passed. Raises what Flower raises when the run was stopped.
+    def gather(self, *, wait: float = _TICK) -> list[tuple[str, Verdict]]:
+        """The verdicts since the last call, by message id: at least one, or none after `wait` seconds.
+
+        Raises what Flower raises when the run was stopped.
         """
         settled: list[tuple[str, Verdict]] = []
-        until = None if wait is None else self._timer.monotonic() + wait
+        until = self._timer.monotonic() + wait
         while self._open:
             self._settle_fallen(settled)
             self._settle_overdue(settled)
-            left = _TICK if until is None else min(_TICK, until - self._timer.monotonic())
-            if not self._open or (until is not None and (settled or left <= 0)):
+            left = until - self._timer.monotonic()
+            if settled or left <= 0:
                 break
-            self._take(max(left, 0.0), settled)
+            self._take(min(left, _TICK), settled)
         return settled
 
     def close(self) -> None:
         """Wait for nothing any more; returns at once. Idempotent."""
         self._pullers.close()
-        if self._open is not None:
-            self._open.clear()
+        self._open.clear()
         unsubscribe, self._unsubscribe = self._unsubscribe, _nothing
         unsubscribe()
 

@@ -179,8 +179,9 @@ class TrustedGrid(Grid):
                 collector.expect(exchange.asked, within=bound)
                 owner.update(dict.fromkeys(exchange.asked, exchange))
                 exchanges.append(exchange)
-            for message_id, verdict in collector.gather():
-                owner[message_id].take(verdict)
+            while collector.is_waiting:
+                for message_id, verdict in collector.gather():
+                    owner[message_id].take(verdict)
         return [reply for exchange in exchanges for reply in exchange.seal()]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
