@@ -396,6 +396,7 @@ class FleetGuard:
                 detail=refusal.message,
                 untold_before=self._throttle.take_held_back(),
             )
-            _log.warning("refused %s of %s: %s [%s]", path[:80], peer.name, refusal.message, refusal.reason)
+            # The path is the caller's, decoded: quoted, so that it cannot write lines of its own.
+            _log.warning("refused %r of %s: %s [%s]", path[:80], peer.name, refusal.message, refusal.reason)
         # The connection stays open: a caller whose body is still on its way would not see the answer.
         return json_response(status, {"detail": refusal.message, "reason": refusal.reason})

@@ -41,6 +41,9 @@ GOODBYE_TIMEOUT = 1.0
 EXPIRY_GRACE = 60.0
 """Seconds that a request begun before notAfter may still take before its connection is cut."""
 
+REFUSED_LIFE = 5.0
+"""Seconds in which a connection that was refused can ask why."""
+
 MAX_HEAD = 16 * 1024
 MAX_HEADERS = 64
 """Bytes and headers in a request's head."""
@@ -68,10 +71,12 @@ class FleetCredentials(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections may be open at once, in all and by one participant."""
+    """How many connections may be open at once, in all and by one participant. Those that were refused
+    are counted apart: they take no room of anybody's, and beyond `refused` they end without an answer."""
 
     total: int = 4096
     per_participant: int = 32
+    refused: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ class Connection(Protocol):
 
 
 class ConnectionRegistry:
-    """Every live connection by its participant. Of the event loop; only `sweep_soon` is for others."""
+    """Every live connection by its participant, the refused apart. Of the event loop; `sweep_soon` of any."""
 
     def __init__(
         self, view: TrustView, *, limits: ConnectionLimits, counters: Counters, events: EventLog
@@ -105,6 +110,7 @@ class ConnectionRegistry:
         self._counters = counters
         self._events = events
         self._connections: set[Connection] = set()
+        self._refused: set[Connection] = set()
         self._by_identity: Counter[SpiffeId] = Counter()
 
     def admit(self, certificate: VerifiedCertificate) -> None:
@@ -117,12 +123,18 @@ class ConnectionRegistry:
             )
 
     def add(self, connection: Connection) -> None:
-        self._connections.add(connection)
+        """Count a connection in; one that was refused is aborted if there are too many such already."""
         certificate = connection.peer.certificate
         if certificate is not None:
+            self._connections.add(connection)
             self._by_identity[certificate.spiffe_id] += 1
+        elif len(self._refused) < self._limits.refused:
+            self._refused.add(connection)
+        else:
+            connection.abort()
 
     def discard(self, connection: Connection) -> None:
+        self._refused.discard(connection)
         if connection not in self._connections:
             return
         self._connections.discard(connection)
@@ -160,7 +172,7 @@ class ConnectionRegistry:
             return  # the loop is closed, and every connection with it
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self._connections) + len(self._refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +255,7 @@ def fleet_protocol(shared: FleetTransport) -> type[HttpToolsProtocol]:
             certificate = self.peer.certificate
             if certificate is None:
                 self._tell("connection-refused", reason=getattr(self.peer.refusal, "reason", "internal"))
+                self._timers = [self.loop.call_later(REFUSED_LIFE, self.abort)]
                 return
             self._tell("connection-accepted", serial=certificate.serial.hex, not_after=certificate.not_after)
             left = (certificate.not_after - shared.clock.now()).total_seconds()

@@ -31,6 +31,7 @@ from superlink_world import (
 
 from fltrust.agent.credentials import CredentialStore
 from fltrust.errors import Revoked
+from fltrust.flower import fleet_tls
 from fltrust.flower.fleet_tls import ConnectionLimits
 from fltrust.identity import Role
 from fltrust.keys import generate
@@ -345,6 +346,28 @@ def test_a_participant_has_so_many_connections_and_no_more(tmp_path: Path) -> No
         with raw_connection(superlink, other.context()) as fourth:
             assert b"wrong-node" in post(fourth)
         assert superlink.counted("refused.limit-exceeded") == 1
+
+
+def test_connections_that_were_refused_take_no_room_and_do_not_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a participant that may have two would hold them all, and nobody else got in."""
+    monkeypatch.setattr(fleet_tls, "REFUSED_LIFE", 1.0)
+    domain = Domain()
+    hog, calm = domain.enroll("hog"), domain.enroll("calm")
+    limits = ConnectionLimits(total=8, per_participant=2, refused=4)
+    with (
+        running_superlink(domain, tmp_path, hold_seconds=0, connections=limits) as superlink,
+        contextlib.ExitStack() as stack,
+    ):
+        held = [stack.enter_context(raw_connection(superlink, hog.context())) for _ in range(20)]
+        assert len(superlink.superlink.connections) <= 2 + 4
+        with raw_connection(superlink, calm.context()) as other:
+            assert b"wrong-node" in post(other)
+        for connection in held[2:]:
+            connection.settimeout(5)
+            with contextlib.suppress(OSError):  # reset, or ended
+                assert connection.recv(1) == b""
 
 
 class EarlyClock:
