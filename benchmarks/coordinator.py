@@ -11,6 +11,7 @@ import asyncio
 import json
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -262,6 +263,7 @@ async def _watch_until_told(address: str, pairs: list[Pair], after: int, pipe: C
     tasks = []
     for number, pair in enumerate(pairs):
         tasks.append(asyncio.create_task(_watch(address, pair, after, heard, caught_up)))
+        tasks[-1].add_done_callback(_tell)
         if number % 20 == 0:
             await asyncio.sleep(0.1)
     for _ in pairs:
@@ -272,6 +274,12 @@ async def _watch_until_told(address: str, pairs: list[Pair], after: int, pipe: C
         while len(heard.get(epoch, ())) < len(pairs):
             await asyncio.sleep(0.05)
         pipe.send(heard[epoch])
+
+
+def _tell(ended: asyncio.Task[None]) -> None:
+    """A watch that ends spoils the measurement: say so."""
+    if not ended.cancelled():
+        print(f"a watch ended: {ended.exception()!r}", file=sys.stderr, flush=True)
 
 
 async def _watch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -262,6 +263,27 @@ def test_a_call_waits_out_a_short_absence_of_the_coordinator(tmp_path: Path) -> 
         back.join()
 
 
+def test_a_slow_handshake_is_waited_for(world: ServedWorld) -> None:
+    host, _, port = world.address.rpartition(":")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def relay() -> None:
+            near, _ = listener.accept()
+            far = socket.create_connection((host, int(port)))
+            time.sleep(0.7)  # a busy coordinator, or a long way
+            threading.Thread(target=_pump, args=(far, near), daemon=True).start()
+            _pump(near, far)
+
+        threading.Thread(target=relay, daemon=True).start()
+        with CoordinatorClient(
+            f"127.0.0.1:{listener.getsockname()[1]}",
+            lambda: world.operator.credentials,
+            DOMAIN,
+            settings=ClientSettings(timeout=20, attempts=1),
+        ) as client:
+            assert client.get_bundle() == world.ca.bundle
+
+
 def test_no_answer_within_the_deadline_is_unavailable(world: ServedWorld) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -321,6 +343,13 @@ def test_keys_and_secrets_are_not_in_what_is_printed(world: ServedWorld) -> None
     assert "PRIVATE KEY" not in repr(credentials)
     token = world.token("printed")
     assert token.secret.hex() not in repr(token)
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 def _free_port() -> int:
