@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := fltrust tests tools examples benchmarks
+SOURCES := fltrust tests tools examples benchmarks notebooks
 
 # Flower must not phone home, look for updates or install anything while it runs.
 export FLWR_TELEMETRY_ENABLED := 0
