@@ -16,13 +16,18 @@ from fltrust.updates import Content, Phase, RecordKind
 
 _Form = tuple[tuple[str, str, frozenset[tuple[str, int | None]]], ...]
 
+_MOST = 2.0**53
+"""Above this a float does not count exactly, and two such weights can sum to infinity: whatever is divided by
+that is 0, and so is the model."""
+
 
 def agree(
     answers: Sequence[Answer], *, phase: Phase, weight_key: str, max_weight: float | None
 ) -> list[Verdict]:
     """Each answer, or its refusal (``structure``), in the order given.
 
-    1. A weight that is not one finite number, is negative, or is above `max_weight` is refused.
+    1. A weight that is not one number, is negative, is more than any count of examples can be, or is above
+       `max_weight`, is refused.
     2. Those whose metrics (and in training, tensors) are not named like most others' are refused; of
        two forms that are equally frequent, one that has the weight, then the one that came first.
     3. If all that are left weigh nothing together, they are refused: there is no average.
@@ -65,6 +70,8 @@ def _weight_error(answer: Answer, weights: list[float | None], max_weight: float
             return _refusal(answer, "expected one finite number as its weight, got something else")
         if weight < 0:
             return _refusal(answer, f"expected a weight of 0 or more, got {weight}")
+        if weight > _MOST:
+            return _refusal(answer, f"expected a count of examples as its weight, got {weight:g}")
         if max_weight is not None and weight > max_weight:
             return _refusal(answer, f"expected a weight of at most {max_weight}, got {weight}")
     return None

@@ -33,6 +33,8 @@ from fltrust.updates import (
 
 _log = logging.getLogger("fltrust.flower")
 
+_MAX_WORDS = 300
+
 _COMPARED = frozenset((StructurePolicy.EXACT, StructurePolicy.TENSORS, StructurePolicy.SHAPES))
 
 
@@ -114,9 +116,11 @@ class Judge:
             if isinstance(outcome, PullFailed):  # 1
                 if isinstance(outcome.error, RunNotRunningException):
                     raise outcome.error
-                return Refused(asked, Refusal.NO_REPLY, f"its reply could not be fetched: {outcome.error}")
+                return Refused(
+                    asked, Refusal.NO_REPLY, f"its reply could not be fetched: {_quoted(outcome.error)}"
+                )
             if outcome.has_error():
-                return Refused(asked, Refusal.NO_REPLY, f"Flower says: {outcome.error.reason}")
+                return Refused(asked, Refusal.NO_REPLY, f"Flower says: {_quoted(outcome.error.reason)}")
             return self._verify(asked, outcome)
         except FltrustError as error:
             return Refused(asked, error.reason, str(error))
@@ -178,3 +182,8 @@ def structure_of(content: Content) -> StructureSpec | None:
         return StructureSpec.of(content)
     except (UpdateRefused, InvalidInput):
         return None
+
+
+def _quoted(words: object) -> str:
+    """Somebody else's words, bounded and on one line: they go into our logs."""
+    return repr(str(words)[:_MAX_WORDS])
