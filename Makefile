@@ -11,7 +11,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check bench format protos cli-docs clean
+.PHONY: help setup demo test test-flower check bench format protos cli-docs clean
 
 help: ## what there is to run
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,9 @@ demo: $(STAMP) ## a federation under trust, with an attack, told as a story
 
 test: $(STAMP) ## every test
 	$(BIN)/python -m pytest
+
+test-flower: $(STAMP) ## the Flower-facing tests on every other Flower minor that installs
+	$(BIN)/python tools/test_flower_versions.py
 
 check: $(STAMP) ## lint, types, import contract, generated files
 	$(BIN)/ruff check $(SOURCES)
@@ -52,4 +55,4 @@ cli-docs: $(STAMP) ## write docs/reference/cli.md from --help
 	$(BIN)/python tools/generate_cli_docs.py
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo
+	rm -rf $(VENV) .venv-flwr-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo
