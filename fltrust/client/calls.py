@@ -28,7 +28,7 @@ class ClientSettings:
 
     timeout: float = 10.0
     seal_timeout: float = 60.0
-    attempts: int = 4
+    attempts: int = 5
     first_pause: float = 0.1
     max_pause: float = 2.0
 

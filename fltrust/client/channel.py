@@ -29,7 +29,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", 10_000),  # in truth, what one attempt to connect is given
     # A peer that vanished without a FIN is noticed within 15 s, also by an idle watch.
     ("grpc.keepalive_time_ms", 10_000),

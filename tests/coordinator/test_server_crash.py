@@ -33,6 +33,7 @@ from fltrust.updates import Phase
 DOMAIN = TrustDomain("hospitals.example")
 KILLS = 6
 QUICK = ClientSettings(timeout=5.0, attempts=1)
+PATIENT = ClientSettings(timeout=30.0, attempts=30)
 SERVE = """
 import sys
 from pathlib import Path
@@ -72,12 +73,12 @@ class Coordinator:
             self.process.terminate()
             self.process.wait(20)
 
-    def operator(self) -> CoordinatorClient:
+    def operator(self, settings: ClientSettings) -> CoordinatorClient:
         signer, chain = AgentState.open(self.made.operator_state, passphrase=None).load_identity()
         from fltrust.pki import load_bundle
 
         credentials = Credentials(chain_to_pem(chain), signer.to_pem(None), load_bundle(self.folder / "ca"))
-        return CoordinatorClient(self.address, lambda: credentials, DOMAIN, settings=QUICK)
+        return CoordinatorClient(self.address, lambda: credentials, DOMAIN, settings=settings)
 
 
 def free_ports(count: int) -> list[int]:
@@ -170,7 +171,7 @@ def test_nothing_acknowledged_is_lost_when_the_coordinator_is_killed_in_a_loop(
     coordinator.start()
     pause = threading.Event()
     try:
-        operator = coordinator.operator()
+        operator = coordinator.operator(QUICK)
         seen: list[TrustEvent] = []
         view = TrustView(SystemClock())
         view.subscribe(seen.append)
@@ -184,7 +185,9 @@ def test_nothing_acknowledged_is_lost_when_the_coordinator_is_killed_in_a_loop(
             pause.wait(0.5)
             workers.stop()
             done = workers.done
-            feed = everything(operator)
+            auditor = coordinator.operator(PATIENT)
+            auditor.get_bundle()
+            feed = everything(auditor)
             assert view.wait_until(lambda state: state.epoch == len(feed), 30)
         # Every epoch once, in order; what a watcher saw between the crashes is what stands now.
         assert [int(event.epoch) for event in feed] == list(range(1, len(feed) + 1))
@@ -194,12 +197,13 @@ def test_nothing_acknowledged_is_lost_when_the_coordinator_is_killed_in_a_loop(
         assert done.enrolled
         assert done.receipts
         assert [event for event in done.events if event not in feed] == []
-        listed = {enrollment.spiffe_id for enrollment in operator.list_enrollments()}
+        listed = {enrollment.spiffe_id for enrollment in auditor.list_enrollments()}
         assert set(done.enrolled) <= listed
         enrolled = {event.subject for event in feed if event.kind is EventKind.ENROLLED}
         assert set(done.enrolled) <= enrolled
         for key, receipt in done.receipts.items():
-            assert operator.get_round(key.run_id, key.step).receipt == receipt
+            assert auditor.get_round(key.run_id, key.step).receipt == receipt
+        auditor.close()
         operator.close()
     finally:
         coordinator.stop()
