@@ -60,6 +60,9 @@ def main() -> int:
         try:
             with StockLab(folder / "stock") as stock, Lab(folder / "trusted") as lab:
                 tell(story, stock, lab)
+        except (TimeoutError, RuntimeError) as error:
+            console.print(f"\n[bold red]The demo did not get through:[/] {error}", markup=True)
+            return 1
         except KeyboardInterrupt:
             console.print("\n[bold]Interrupted: every process was ended.[/]")
             return 130
@@ -158,7 +161,7 @@ def rounds(story: Story, lab: Lab, board: Board, run: Run, *, token: str) -> tup
             verified(2) >= honest and bool(tail.find("instruction-accepted", participant=HOSTILE, round=2))
         ),
         "round 2 to wait for the hostile site alone",
-        seconds=90,
+        seconds=240,
         idle=board.refresh,
     )
     began = time.time()
