@@ -12,7 +12,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -28,6 +28,7 @@ _LIFE = timedelta(days=3650)
 """Longer than any process: nobody renews it, and with the process the key is gone."""
 _ESTABLISHED = "01"
 _TCP_TABLE = Path("/proc/net/tcp")
+_TCP6_TABLE = Path("/proc/net/tcp6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +83,30 @@ def can_tell_peers() -> bool:
 
 
 def peer_uid(connection: socket.socket) -> int | None:
-    """The user whose process holds the other end of this IPv4 loopback connection, from the kernel's table.
+    """The user whose process holds the other end of this loopback connection, as `uid_between` says."""
+    return uid_between(connection.getpeername()[:2], connection.getsockname()[:2])
+
+
+def uid_between(peer: tuple[str, int], ours: tuple[str, int]) -> int | None:
+    """The user whose socket is `peer`'s end of the connection to `ours`, from the kernel's table.
 
     None where the connection is not established (any more) or not in the table: unknown is no.
     """
     # Their socket is the one whose local address is our peer and whose remote address is ours.
-    theirs, ours = _as_in_table(connection.getpeername()), _as_in_table(connection.getsockname())
-    with _TCP_TABLE.open(encoding="ascii") as table:
+    local, remote = _as_in_table(peer), _as_in_table(ours)
+    with (_TCP6_TABLE if ":" in peer[0] else _TCP_TABLE).open(encoding="ascii") as table:
         for line in table:
             fields = line.split(None, 8)
-            if len(fields) > 7 and fields[1] == theirs and fields[2] == ours and fields[3] == _ESTABLISHED:
+            if len(fields) > 7 and fields[1] == local and fields[2] == remote and fields[3] == _ESTABLISHED:
                 return int(fields[7])
     return None
 
 
 def _as_in_table(address: tuple[str, int]) -> str:
-    # The kernel prints the address as one integer in its own byte order.
-    host = int.from_bytes(IPv4Address(address[0]).packed, sys.byteorder)
-    return f"{host:08X}:{address[1]:04X}"
+    # The kernel prints an address as integers of 32 bits, each in its own byte order.
+    packed = ip_address(address[0]).packed
+    words = (int.from_bytes(packed[i : i + 4], sys.byteorder) for i in range(0, len(packed), 4))
+    return "".join(f"{word:08X}" for word in words) + f":{address[1]:04X}"
 
 
 def _builder(public_key: ec.EllipticCurvePublicKey, *, now: datetime) -> x509.CertificateBuilder:

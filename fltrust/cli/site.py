@@ -127,6 +127,10 @@ def superlink(
             help="Hold an empty pull until there is something: takes Flower's waits out of a round."
         ),
     ] = True,
+    allow_uid: Annotated[
+        list[int] | None,
+        typer.Option(help="A uid that may use Control and Runtime beside your own, e.g. for 'flwr run'."),
+    ] = None,
     unreachable: Unreachable = ReachMode.HARD_FAIL,
     stale_after: StaleAfter = "30s",
 ) -> None:
@@ -142,7 +146,9 @@ def superlink(
     fleet_host, _, port = fleet.rpartition(":")
     if not fleet_host or not port.isdigit() or not 0 <= int(port) < 65536:
         raise Malformed(f"expected --fleet HOST:PORT, got {fleet[:80]!r}")
-    options = SuperlinkOptions(fleet_host=fleet_host.strip("[]"), fleet_port=int(port))
+    options = SuperlinkOptions(
+        fleet_host=fleet_host.strip("[]"), fleet_port=int(port), allowed_uids=frozenset(allow_uid or ())
+    )
     if not hold:
         options = dataclasses.replace(options, hold_seconds=0.0)
     host = AgentHost(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Collection
 from typing import Any
 
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
@@ -13,6 +15,7 @@ from flwr.proto.runtime_pb2 import (
 )
 from google.protobuf.message import DecodeError
 
+from fltrust.agent.loopback import can_tell_peers, uid_between
 from fltrust.errors import FltrustError
 from fltrust.flower.asgi import (
     App,
@@ -36,21 +39,45 @@ MAX_BODY = 2**31
 _PUSH, _OBJECT, _PULL = (f"/v1/runtime/{name}" for name in ("push-messages", "push-object", "pull-messages"))
 
 
+def callers_of(allowed_uids: Collection[int]) -> Callable[[Scope], bool]:
+    """Say of a request whether it comes from a process of this user, of root or of `allowed_uids`.
+
+    Control and Runtime have no authentication of their own without TLS, and whoever starts a run has
+    code of theirs run as this user, beside the aggregator's agent. On systems that do not name the user
+    behind a loopback connection (all but Linux) everybody on this machine is let in.
+    """
+    allowed = frozenset((os.geteuid(), 0, *allowed_uids))
+
+    def may_call(scope: Scope) -> bool:
+        peer, ours = scope.get("client"), scope.get("server")
+        if not peer or not ours:
+            return False
+        uid = uid_between((peer[0], peer[1]), (ours[0], ours[1]))
+        return uid is not None and uid in allowed
+
+    return may_call if can_tell_peers() else lambda _scope: True
+
+
 class RuntimeGate:
     """ASGI middleware in front of Flower's app, on the loopback listener.
 
+    0. The caller is a user of this machine who may (403), see `callers_of`.
     1. The Fleet API is not here (404): it is only where certificates are asked for.
     2. What the ServerApp pushes is noted once Flower took it; its empty pulls are held.
     3. All else passes untouched, the lifespan too.
     """
 
-    def __init__(self, app: App, held: HeldPulls) -> None:
+    def __init__(self, app: App, held: HeldPulls, *, may_call: Callable[[Scope], bool]) -> None:
         self._app = app
         self._held = held
+        self._may_call = may_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] == "http" and (path + "/").startswith(PREFIX):  # 1
+        if scope["type"] == "http" and not self._may_call(scope):  # 0
+            detail = "this user may not use the SuperLink: start fltrust superlink with --allow-uid"
+            await json_response(403, {"detail": detail}).send_to(send)
+        elif scope["type"] == "http" and (path + "/").startswith(PREFIX):  # 1
             response = json_response(404, {"detail": "the Fleet API is on the listener for SuperNodes"})
             await response.send_to(send)
         elif path in (_PUSH, _OBJECT, _PULL) and self._held.is_on:  # 2

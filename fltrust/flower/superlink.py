@@ -44,7 +44,7 @@ from fltrust.flower.fleet_tls import (
 from fltrust.flower.held_pull import DEFAULT_HOLD, HeldPulls
 from fltrust.flower.listeners import ListeningServer, listen, name_of
 from fltrust.flower.registration import NodeRegistrar
-from fltrust.flower.runtime_gate import RuntimeGate
+from fltrust.flower.runtime_gate import RuntimeGate, callers_of
 from fltrust.identity import NodeId, SpiffeId
 from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.view import TrustView
@@ -86,7 +86,8 @@ class SuperlinkAddresses:
 class SuperlinkOptions:
     """Everything about the Fleet listener; Flower's own arguments say the rest.
 
-    `hold_seconds` of 0 turns held pulls off. `fleet_port` of 0 takes a free one.
+    `hold_seconds` of 0 turns held pulls off. `fleet_port` of 0 takes a free one. `allowed_uids` may use
+    Control and Runtime on loopback, beside this process's own user and root.
     """
 
     fleet_host: str = DEFAULT_FLEET_HOST
@@ -94,6 +95,7 @@ class SuperlinkOptions:
     hold_seconds: float = DEFAULT_HOLD
     limits: FleetLimits = field(default_factory=FleetLimits)
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    allowed_uids: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not 0 <= self.hold_seconds <= 25:
@@ -286,7 +288,7 @@ class Superlink:
 
     def _loopback_server(self, listener: socket.socket) -> ListeningServer:
         config = uvicorn.Config(
-            RuntimeGate(self._app, self.held),
+            RuntimeGate(self._app, self.held, may_call=callers_of(self._options.allowed_uids)),
             lifespan="on",
             ws="none",
             log_config=_private.superlink_log_config(),

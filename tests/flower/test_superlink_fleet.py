@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -119,6 +122,35 @@ def test_each_listener_serves_its_own_api_only(superlink: RunningSuperlink, site
     assert httpx.get(loopback + "/health").status_code == 200
     for path in (PATH, "/v1/fleet/register-node", "/v1/fleet"):
         assert httpx.post(loopback + path).status_code == 404
+
+
+def test_another_user_of_the_machine_does_not_reach_control_and_runtime(tmp_path: Path) -> None:
+    """Whoever may start a run has code run as the aggregator's user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as another user")
+    other = 65_534
+    # Nothing is imported after the change of user, who may not read the libraries of this Python.
+    call = (
+        "import os, socket, sys\n"
+        f"os.setgid({other}); os.setuid({other})\n"
+        "line = socket.socket()\n"
+        "line.connect(('127.0.0.1', int(sys.argv[1])))\n"
+        "line.sendall(sys.argv[2].encode())\n"
+        "print(line.recv(12).decode())\n"
+    )
+
+    def status(superlink: RunningSuperlink) -> str:
+        head = "host: x\r\ncontent-type: application/protobuf\r\ncontent-length: 0"
+        request = f"POST /v1/control/list-runs HTTP/1.1\r\n{head}\r\n\r\n"
+        command = [sys.executable, "-I", "-S", "-c", call, str(superlink.loopback_port), request]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+
+    with running_superlink(Domain(), tmp_path, hold_seconds=0) as superlink:
+        assert status(superlink) == "403"
+        assert AppSide(superlink).run_id
+    (tmp_path / "again").mkdir()
+    with running_superlink(Domain(), tmp_path / "again", allowed_uids=frozenset({other})) as superlink:
+        assert status(superlink) == "200"
 
 
 def test_a_connection_without_a_certificate_carries_nothing(superlink: RunningSuperlink) -> None:
