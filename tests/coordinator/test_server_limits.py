@@ -111,7 +111,7 @@ def test_a_caller_that_never_sends_its_request_is_let_go(tmp_path: Path) -> None
 
 
 def test_calls_at_once_are_bounded_by_identity(tmp_path: Path) -> None:
-    settings = ServerSettings(receive_timeout=5.0, calls_per_identity=2)
+    settings = ServerSettings(rate=1e6, burst=1e6, receive_timeout=60.0, calls_per_identity=2)
     with (
         served(tmp_path, settings=settings) as world,
         world.channel(world.operator.credentials) as channel,
