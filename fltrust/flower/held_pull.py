@@ -77,6 +77,8 @@ class HeldPulls:
         self._closed = False
         self._outstanding: Bounded[str, _Outstanding] = Bounded(_MAX_OUTSTANDING)
         self._uploads: Bounded[str, _Upload] = Bounded(_MAX_UPLOADS)
+        self._session_of: Bounded[str, str] = Bounded(_MAX_UPLOADS)
+        """By instruction, the session in which its reply is uploaded: one, however often it is announced."""
         self._arrivals: defaultdict[NodeId, int] = defaultdict(int)
         self._node_bells: defaultdict[NodeId, set[asyncio.Event]] = defaultdict(set)
         self._held: set[_Held] = set()
@@ -111,6 +113,9 @@ class HeldPulls:
         """A node announced its reply, whose `missing` objects are on their way."""
         if missing:
             self._set(reply_to, Stage.UPLOADING)
+            # A node that announces over and over must not push the uploads of others out.
+            self._uploads.pop(self._session_of.get(reply_to, ""), None)
+            self._session_of[reply_to] = session_id
             self._uploads[session_id] = _Upload(set(missing), frozenset(), reply_to, _now())
         else:
             self._ready(reply_to, Stage.READY)
@@ -125,6 +130,7 @@ class HeldPulls:
             return
         del self._uploads[session_id]
         if upload.answers is not None:
+            self._session_of.pop(upload.answers, None)
             self._ready(upload.answers, Stage.READY)
         self._arrived(upload.nodes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from superlink_world import (
 
 from fltrust.errors import Malformed, Unavailable
 from fltrust.flower import superlink as module
+from fltrust.flower.held_pull import HeldPulls, Stage
 from fltrust.flower.superlink import (
     AGENT_SOCKET_VARIABLE,
     SuperlinkOptions,
@@ -37,6 +39,7 @@ from fltrust.flower.superlink import (
     prepare_environment,
     read_flower_arguments,
 )
+from fltrust.identity import NodeId
 from fltrust.revocation import EventKind
 
 
@@ -154,6 +157,25 @@ def test_a_stalled_upload_does_not_keep_back_the_replies_of_others(superlink: Ru
         delivers.send(reply_to(delivers.receive(), "here"))
         (got,) = app.collect(*ids)
         assert text_of(got) == "here"
+
+
+def test_announcing_again_and_again_takes_the_room_of_one_upload() -> None:
+    """Else one node could push out the uploads of all others, whose replies would never be ready."""
+
+    async def announce() -> list[int]:
+        held, sizes = HeldPulls(), []
+        held.pushed((("a", NodeId(2), 1), ("b", NodeId(3), 1)), session_id="", missing=set())
+        held.announced("b", session_id="victim", missing={"x"})
+        for number in range(50):
+            held.announced("a", session_id=f"again-{number}", missing={"x"})
+            sizes.append(len(held._uploads))
+        held.uploaded("again-48", "x")  # a session that was left is not the reply's any more
+        assert held._outstanding["a"].stage is Stage.UPLOADING
+        held.uploaded("again-49", "x")
+        assert held._outstanding["a"].stage is Stage.READY
+        return sizes
+
+    assert max(asyncio.run(announce())) == 2
 
 
 def test_one_pull_for_several_replies_returns_with_all_of_them(superlink: RunningSuperlink) -> None:
