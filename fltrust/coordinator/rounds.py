@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.ledger import Ledger, Work
-from fltrust.errors import Conflict, NotFound, Oversized, PermissionDenied
+from fltrust.errors import Conflict, NotFound, Oversized, PermissionDenied, Refusal
 from fltrust.identity import Digest, Role, RunId, SpiffeId, TrustDomain
 from fltrust.keys.signer import Signer
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
@@ -33,6 +33,8 @@ from fltrust.updates.dsse import MAX_SEALED_ENVELOPE_BYTES, Envelope
 from fltrust.updates.receipt import MAX_COHORT, AdmittedUpdate, SealedRoundStatement
 from fltrust.updates.signing import SignedStatement, sign_statement
 from fltrust.updates.verify import Verifier
+
+_REASONS = frozenset(reason.value for reason in Refusal)
 
 
 class SigningIdentity(NamedTuple):
@@ -229,7 +231,8 @@ class RoundDesk:
             admitted=tuple((offer.participant, offer.candidate) for offer in sealed.admitted),
         )
         for _, reason in sealed.refused:
-            self._counters.add(f"refused.{reason}")
+            # Some are the aggregator's words: only those that are ours name a counter.
+            self._counters.add(f"refused.{reason if reason in _REASONS else 'other'}")
         self._counters.add("updates.admitted", len(sealed.admitted))
         return receipt
 

@@ -40,6 +40,16 @@ def test_the_first_round_opens_the_run_and_the_seal_admits_what_verifies(
     assert world.authority.counters.get("refused.no-reply") == 1
 
 
+def test_an_aggregators_own_words_make_no_counters(
+    world: World, aggregator: Member, sites: tuple[Member, ...]
+) -> None:
+    exchange = Exchange(world, aggregator)
+    exchange.open(*sites)
+    exchange.seal(refused=tuple((site.spiffe_id, f"word-{i}") for i, site in enumerate(sites)))
+    assert world.authority.counters.get("refused.other") == len(sites)
+    assert not [name for name in world.authority.counters.snapshot() if "word" in name]
+
+
 def test_receipts_are_chained_over_rounds_and_verify_outside(
     world: World, aggregator: Member, sites: tuple[Member, ...]
 ) -> None:
