@@ -76,7 +76,7 @@ class TrustPolicy:
     """Everything that a trusted run demands.
 
     `structure` is how closely an update must resemble the model that was sent (train only; what
-    carries no model is only read). None lets `TrustedStrategy` choose: READABLE for Flower's
+    carries no model is only read). None lets `TrustedStrategy` choose: TREES for Flower's
     XGBoost strategies, whose models grow, and TENSORS for all others.
 
     Flower's strategies stop the run when replies disagree in their metrics. `weight_key` names the

@@ -75,7 +75,7 @@ class TrustedStrategy(Strategy):
         policy = self.policy
         if policy.structure is None:
             grows = any(isinstance(s, FedXgbBagging | FedXgbCyclic) for s in self._layers())
-            structure = StructurePolicy.READABLE if grows else StructurePolicy.TENSORS
+            structure = StructurePolicy.TREES if grows else StructurePolicy.TENSORS
             policy = replace(policy, structure=structure)
         if policy.weight_key is None:
             keys = (getattr(s, "weighted_by_key", None) for s in self._layers())

@@ -156,8 +156,7 @@ class Judge:
         if asked.statement.phase is Phase.TRAIN and self.structure in _COMPARED:
             models = [model for model in (asked.like, self.first_model) if model is not None]
         if not models:
-            opaque = self.structure is StructurePolicy.OPAQUE
-            policy = StructurePolicy.OPAQUE if opaque else StructurePolicy.READABLE
+            policy = StructurePolicy.READABLE if self.structure in _COMPARED else self.structure
             self._check_like(content, None, policy)
             return
         try:

@@ -16,6 +16,7 @@ from fltrust.errors import InvalidInput, Refusal, UpdateRefused
 from fltrust.updates.content import Content, RecordKind, Tensor
 from fltrust.updates.finite import all_finite
 from fltrust.updates.npy import NpyHeader, read_header
+from fltrust.updates.trees import check_trees
 
 NUMPY_STYPE = "numpy.ndarray"
 
@@ -31,7 +32,9 @@ class StructurePolicy(StrEnum):
     SHAPES = "shapes"
     """Dtypes and shapes in order. For clients that lose names (``NumPyClient`` and a new server)."""
     READABLE = "readable"
-    """Each tensor well formed, whatever its shape (trees that grow, such as federated XGBoost)."""
+    """Each tensor well formed, whatever its shape."""
+    TREES = "trees"
+    """Each tensor the bytes of a model of trees as XGBoost writes it, however it has grown."""
     OPAQUE = "opaque"
     """Tensors are not looked at: for apps with a serialisation of their own."""
 
@@ -90,7 +93,12 @@ def check_structure(
     # 1.
     found = _read(content)
     # 2.
-    if policy is not StructurePolicy.READABLE:
+    if policy is StructurePolicy.TREES:
+        for spec, tensor, header in found:
+            if header is None:
+                _refuse(f"expected a model of trees in tensor {spec}, got nothing")
+            check_trees(tensor.view, header, where=f"tensor {spec}")
+    elif policy is not StructurePolicy.READABLE:
         if like is None:
             raise ValueError(f"expected the model that was sent to compare with under policy {policy}")
         model = like if isinstance(like, StructureSpec) else StructureSpec.of(like)
