@@ -8,6 +8,7 @@ the callers. Run it: ``python -m benchmarks.coordinator`` prints JSON.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import statistics
@@ -268,6 +269,8 @@ async def _watch_until_told(address: str, pairs: list[Pair], after: int, pipe: C
             await asyncio.sleep(0.1)
     for _ in pairs:
         await caught_up.acquire()
+    gc.collect()
+    gc.freeze()  # a collection here would be measured as the coordinator's
     pipe.send("watching")
     while True:
         epoch: int = await asyncio.to_thread(pipe.recv)

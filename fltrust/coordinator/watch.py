@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
 from fltrust.clock import Clock
@@ -109,6 +110,11 @@ class WatchStream:
             ) from None
         finally:
             self._writing = None
+
+    def _idle(self) -> float:
+        # One event wakes every watch: without jitter they would all beat at once from then on,
+        # and a revocation would have to wait behind a thousand heartbeats.
+        return self._heartbeat * random.uniform(0.7, 1.0)  # noqa: S311
 
     def _seconds_left(self) -> float:
         return (self._caller.certificate.not_after - self._clock.now()).total_seconds()
