@@ -88,6 +88,15 @@ class Process:
             self._child.kill()
         self._child.wait()
 
+    def freeze(self) -> list[int]:
+        """SIGSTOP it and everything below it: a machine that hangs. Returns the pids (Linux)."""
+        pids = [self.pid]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+            for task in Path(f"/proc/{pid}/task").glob("*"):
+                pids.extend(int(child) for child in (task / "children").read_text().split())
+        return pids
+
     def text(self) -> str:
         """What it wrote: a log may hold what earlier processes of this name wrote, too."""
         return self.log.read_bytes()[self._began :].decode(errors="replace")

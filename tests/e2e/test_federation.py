@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,10 +15,12 @@ import pytest
 
 from examples.demo.tail import Tail, short
 from examples.lab import Lab, Run
+from examples.lab.processes import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 APPS = Path(__file__).resolve().parent / "apps"
+BENCH_APP = Path(__file__).resolve().parents[2] / "benchmarks" / "app"
 
 
 class Federation:
@@ -119,6 +123,42 @@ def test_a_sleeper_that_is_revoked_does_not_hold_up_the_round(federation: Federa
     assert first["epoch"] >= event["epoch"]
     assert (sorted(second["admitted"]), second["refused"]) == (["site-a", "site-b"], {})
     assert federation.lab.sites["site-c"].wait(30) == 4  # its agent stops it, and says why
+
+
+def test_a_site_whose_upload_stalls_is_revoked_and_the_round_goes_on(federation: Federation) -> None:
+    federation.start({"site-a": "", "site-b": "", "site-c": ""})
+    lab = federation.lab
+    run = lab.run(
+        BENCH_APP,
+        config={
+            "report": str(federation.report),
+            "nodes": 2,
+            "num-server-rounds": 2,
+            "fraction-evaluate": 0.0,
+            "model-bytes": 60_000_000,
+        },
+    )
+    federation.wait("node-activated", participant="site-c")
+    (activated,) = federation.tail.find("node-activated", participant="site-c")
+    federation.wait("update-signed", participant="site-c", round=1)
+    assert lab.superlink is not None
+    announced = f"Push replies from node_id={activated['node_id']}"
+    wait_for(lambda: announced in lab.superlink.text(), "the announcement", seconds=30, every=0.01)
+    stopped = lab.sites["site-c"].freeze()
+    try:
+        for honest in ("site-a", "site-b"):
+            federation.wait("update-verified", participant=honest, round=1)
+        assert not federation.tail.find("update-verified", participant="site-c")
+        assert not federation.tail.find("round-sealed")
+        lab.fltrust("revoke", "site-c")
+        federation.wait("round-sealed", round=1, seconds=10)
+        log = run.wait(90)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGKILL)
+    first, second = federation.train_rounds(run)
+    assert (sorted(first["admitted"]), first["refused"]) == (["site-a", "site-b"], {"site-c": "revoked"}), log
+    assert sorted(second["admitted"]) == ["site-a", "site-b"]
 
 
 def test_certificates_rotate_every_few_seconds_and_no_round_fails(federation: Federation) -> None:
