@@ -28,7 +28,8 @@ demo: $(STAMP) ## a federation under trust, with an attack, told as a story
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e"
+	$(BIN)/python -m pytest -m e2e
 
 test-flower: $(STAMP) ## the Flower-facing tests on every other Flower minor that installs
 	$(BIN)/python tools/test_flower_versions.py
