@@ -30,7 +30,7 @@ from fltrust.rounds.machine import (
 from fltrust.rounds.ports import RunRecord
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord, RoundStatus
 from fltrust.updates.dsse import MAX_SEALED_ENVELOPE_BYTES, Envelope
-from fltrust.updates.receipt import MAX_COHORT, AdmittedUpdate, SealedRoundStatement
+from fltrust.updates.receipt import MAX_COHORT, SealedRoundStatement
 from fltrust.updates.signing import SignedStatement, sign_statement
 from fltrust.updates.verify import Verifier
 
@@ -216,7 +216,7 @@ class RoundDesk:
             opened_at=record.opened_at,
             sealed_at=work.now,
             aggregator=record.aggregator,
-            admitted=tuple(map(_admitted, sealed.admitted)),
+            admitted=tuple(offer.entry for offer in sealed.admitted),
             refused=sealed.refused,
             certificate=Digest.sha256_of(identity.chain_der[0]),
         )
@@ -245,16 +245,6 @@ class RoundDesk:
 
 def _payload_digest(signed: SignedStatement) -> Digest:
     return Envelope.from_json(signed.envelope_json, limit=MAX_SEALED_ENVELOPE_BYTES).payload_digest
-
-
-def _admitted(offer: Offer) -> AdmittedUpdate:
-    return AdmittedUpdate(
-        participant=offer.participant,
-        node_id=offer.node_id,
-        update=offer.update,
-        content=offer.content,
-        certificate=offer.certificate.fingerprint,
-    )
 
 
 def _round(record: RoundRecord | None, *, request: Digest | None = None) -> Round | None:

@@ -12,6 +12,7 @@ from fltrust.identity import Digest, NodeId, SpiffeId
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.state import TrustState
 from fltrust.rounds.types import Candidate, CohortMember
+from fltrust.updates.receipt import AdmittedUpdate
 
 RefusedList: TypeAlias = tuple[tuple[SpiffeId, str], ...]
 
@@ -33,6 +34,17 @@ class Offer:
     signed_at: datetime
     certificate: VerifiedCertificate
     instructed_by: VerifiedCertificate | None = None
+
+    @property
+    def entry(self) -> AdmittedUpdate:
+        """How a receipt names it."""
+        return AdmittedUpdate(
+            participant=self.participant,
+            node_id=self.node_id,
+            update=self.update,
+            content=self.content,
+            certificate=self.certificate.fingerprint,
+        )
 
 
 def admit(

@@ -14,7 +14,7 @@ from fltrust.revocation.state import TrustState
 from fltrust.rounds.admission import Offer
 from fltrust.rounds.evidence import CandidateRefused, check_candidate
 from fltrust.rounds.types import RoundKey, RoundRecord, RoundStatus
-from fltrust.updates.receipt import AdmittedUpdate, SealedRoundStatement
+from fltrust.updates.receipt import SealedRoundStatement
 from fltrust.updates.signing import MAX_SEALED_SIGNED_BYTES, SignedStatement
 from fltrust.updates.verify import VerifiedReceipt, Verifier, claimed_at
 
@@ -181,7 +181,7 @@ def _check_evidence(
     for who, entry in named.items():
         if who not in offers:
             check.problems.append(f"{who}: admitted without evidence that verifies")
-        elif _entry(offers[who]) != entry:
+        elif offers[who].entry != entry:
             check.problems.append(f"{who}: the evidence is of another update than the one admitted")
     check.problems.extend(f"{who}: evidence, but not admitted" for who in offers if who not in named)
     return {who: offer for who, offer in offers.items() if who in named}
@@ -242,16 +242,6 @@ def _check_links(sealed: Sequence[tuple[RoundCheck, VerifiedReceipt]]) -> tuple[
         expected, epoch = said.index + 1, int(said.epoch)
         previous = receipt.payload_digest
     return tuple(gaps)
-
-
-def _entry(offer: Offer) -> AdmittedUpdate:
-    return AdmittedUpdate(
-        participant=offer.participant,
-        node_id=offer.node_id,
-        update=offer.update,
-        content=offer.content,
-        certificate=offer.certificate.fingerprint,
-    )
 
 
 def _no_judge(_certificate: VerifiedCertificate) -> None:

@@ -10,7 +10,7 @@ carries the commands out in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -117,7 +117,7 @@ def advance(current: Round | None, event: RoundEvent) -> tuple[Round, tuple[Comm
         case Close():
             if current is None or current.status is not RoundStatus.OPEN:
                 raise Conflict("expected an open round to abandon")
-            return _with_status(current, RoundStatus.ABANDONED, None), (Abandon(),)
+            return replace(current, status=RoundStatus.ABANDONED, request=None), (Abandon(),)
 
 
 def request_digest(key: RoundKey, candidates: Iterable[Candidate]) -> Digest:
@@ -190,7 +190,7 @@ def _seal(current: Round | None, event: Seal) -> tuple[Round, tuple[Command, ...
     cohort = {member.participant: member for member in current.cohort}
     admitted, refused = admit_all(event.offers, cohort=cohort, state=event.state)
     merged = tuple(dict.fromkeys((*event.refused, *refused)))
-    sealed = _with_status(current, RoundStatus.SEALED, event.request)
+    sealed = replace(current, status=RoundStatus.SEALED, request=event.request)
     return sealed, (SignReceipt(admitted, merged, event.state.epoch),)
 
 
@@ -230,13 +230,3 @@ def _unfit(member: CohortMember, state: TrustState) -> str | None:
     if known.standing is not Standing.ACTIVE:
         return Refusal.HELD if known.standing is Standing.HELD else Refusal.REVOKED
     return None if known.node_key == member.node_key else Refusal.WRONG_NODE
-
-
-def _with_status(round_: Round, status: RoundStatus, request: Digest | None) -> Round:
-    return Round(
-        key=round_.key,
-        status=status,
-        aggregator=round_.aggregator,
-        cohort=round_.cohort,
-        request=request,
-    )
