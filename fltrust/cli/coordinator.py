@@ -97,6 +97,7 @@ def init(
     say(f"Made the trust domain {trust_domain} in {folder}.")
     say(f"  root      {made.root}")
     say(f"  operator  {operator}: {made.operator_state}")
+    say(f"  sites     enroll at {bootstrap}, and reach everything else at {address}")
     say("Keep root.key and its passphrase offline. Next: fltrust coordinator serve")
 
 

@@ -32,8 +32,8 @@ def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in columns.values():
-        table.add_column(heading, overflow="fold")
+    for number, heading in enumerate(columns.values()):  # the first names the row: it is there to be copied
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)
     for row in found:
         table.add_row(*(text_of(row.get(key)) for key in columns))
     Console(highlight=False).print(table)

@@ -52,7 +52,7 @@ def join(
     from fltrust.agent.state import passphrase_from_environment
     from fltrust.enrollment.token import decode_token
 
-    text = sys.stdin.read(_MAX_TOKEN_INPUT) if token in (None, "-") else str(token)
+    text = _read_token() if token in (None, "-") else str(token)
     joined = enroll(decode_token(text), state, passphrase=passphrase_from_environment())
     _print_identity(joined.folder, as_json=as_json)
     if not as_json:
@@ -62,12 +62,9 @@ def join(
 
 def status(state: State = None, as_json: AsJson = False) -> None:
     """Show the identity in a state folder and until when its certificate is valid."""
-    from fltrust.agent.state import default_home
+    from fltrust.agent.state import default_home, list_states
 
-    if state is not None:
-        folders = [state]
-    else:
-        folders = sorted(path.parent for path in default_home().glob("*/*/agent.json"))
+    folders = list_states() if state is None else (state,)
     rows = [_identity_row(folder) for folder in folders]
     print_rows(rows, columns=_COLUMNS, as_json=as_json, empty=f"No identities under {default_home()}.")
 
@@ -164,16 +161,23 @@ def superlink(
 _COLUMNS = {"spiffe_id": "IDENTITY", "serial": "CERTIFICATE", "not_after": "VALID UNTIL", "state": "STATE"}
 
 
+def _read_token() -> str:
+    """One line of standard input; asks for it where a person sits there."""
+    if sys.stdin.isatty():
+        say("Paste the join token, then Enter:")
+    return sys.stdin.readline(_MAX_TOKEN_INPUT)
+
+
 def _print_identity(folder: Path, *, as_json: bool) -> None:
     print_rows([_identity_row(folder)], columns=_COLUMNS, as_json=as_json, empty="")
 
 
 def _identity_row(folder: Path) -> dict[str, object]:
-    from fltrust.agent.state import AgentState, passphrase_from_environment
+    from fltrust.agent.state import AgentState
     from fltrust.identity import Serial
 
-    opened = AgentState.open(folder, passphrase=passphrase_from_environment())
-    leaf = opened.load_identity()[1][0]
+    opened = AgentState.open(folder)
+    leaf = opened.load_chain()[0]
     return {
         "spiffe_id": str(opened.spiffe_id),
         "serial": Serial(leaf.serial_number).hex,

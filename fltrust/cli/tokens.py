@@ -47,7 +47,7 @@ def create(
         print_json({"token": encode_token(token), "role": role.value, "name": name, "root": str(token.root)})
         return
     typer.echo(encode_token(token))
-    say(f"For {role} {name}; can be used once, within {ttl}. At the site, run: fltrust join TOKEN")
+    say(f"For {role} {name}; can be used once, within {ttl}. At the site, run 'fltrust join' and paste it.")
 
 
 @app.command("list")

@@ -36,7 +36,8 @@ def find_state(role: Role, *, home: Path | None = None) -> Path:
     if not found:
         raise NotFound(
             f"expected the state of one {role} under {base}, found none",
-            hint="run 'fltrust join TOKEN' first",
+            hint="run 'fltrust join' first"
+            + (", or 'fltrust coordinator init' for a new trust domain" if role is Role.OPERATOR else ""),
         )
     if len(found) > 1:
         names = ", ".join(str(path) for path in found[:8])

@@ -129,10 +129,19 @@ class AgentState:
 
     def load_identity(self) -> tuple[FileSigner, tuple[x509.Certificate, ...]]:
         """The current key and its chain, leaf first. Says nothing about their validity."""
-        path = self.folder / "identity.pem"
-        key, begin, chain = read_private(path, limit=_MAX_IDENTITY).partition(b"-----BEGIN CERTIFICATE-----")
-        signer = from_pem(key, passphrase=self._passphrase, where=path)
-        return signer, certificates_from_pem(begin + chain, limit=MAX_CHAIN)
+        key, chain = self._read_identity()
+        signer = from_pem(key, passphrase=self._passphrase, where=self.folder / "identity.pem")
+        return signer, certificates_from_pem(chain, limit=MAX_CHAIN)
+
+    def load_chain(self) -> tuple[x509.Certificate, ...]:
+        """The current chain alone, leaf first: needs no passphrase."""
+        return certificates_from_pem(self._read_identity()[1], limit=MAX_CHAIN)
+
+    def _read_identity(self) -> tuple[bytes, bytes]:
+        """The PEM of the key, and that of the chain."""
+        pem = read_private(self.folder / "identity.pem", limit=_MAX_IDENTITY)
+        key, begin, chain = pem.partition(b"-----BEGIN CERTIFICATE-----")
+        return key, begin + chain
 
     def load_node_key(self) -> FileSigner:
         return load_node_key(self.node_key_path)

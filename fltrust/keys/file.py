@@ -99,7 +99,9 @@ def from_pem(pem: bytes, *, passphrase: bytes | None, where: Path) -> FileSigner
     encrypted = b"ENCRYPTED" in pem
     if encrypted and passphrase is None:
         raise Refused(
-            f"expected a passphrase for the encrypted key in {where}, got none", reason="passphrase-missing"
+            f"expected a passphrase for the encrypted key in {where}, got none",
+            reason="passphrase-missing",
+            hint="for an agent's key, FLTRUST_PASSPHRASE_FILE names a file (0600) that holds it",
         )
     if not encrypted and passphrase is not None:
         # Silently taking it would let a key that was to be encrypted at rest lie there in the clear.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from examples.lab import Lab
+from examples.lab.federation import BIN
 
 pytestmark = pytest.mark.slow
 
@@ -158,3 +160,29 @@ def test_no_secret_stands_in_a_log(lab: Lab) -> None:
     assert "fltrust-join-v1." not in text
     assert "PRIVATE KEY" not in text
     assert os.path.getsize(lab.coordinator.log) < 1_000_000
+
+
+def test_status_needs_no_passphrase_of_a_key_at_rest(lab: Lab) -> None:
+    token = lab.fltrust("token", "create", "site-sealed").stdout
+    lab.environment["FLTRUST_PASSPHRASE_FILE"] = lab.environment["FLTRUST_CA_PASSPHRASE_FILE"]
+    try:
+        lab.fltrust("join", stdin=token)
+    finally:
+        del lab.environment["FLTRUST_PASSPHRASE_FILE"]
+    assert b"ENCRYPTED" in (lab.state("site-sealed") / "identity.pem").read_bytes()
+    shown = {row["spiffe_id"] for row in lab.fltrust_json("status")}
+    assert {f"spiffe://{lab.domain}/{who}" for who in ("participant/site-sealed", "operator/admin")} <= shown
+
+
+def test_join_takes_a_pasted_line_and_does_not_wait_for_the_end_of_input(lab: Lab) -> None:
+    token = lab.fltrust("token", "create", "site-pasted").stdout
+    with subprocess.Popen(
+        [BIN / "fltrust", "join"], stdin=subprocess.PIPE, text=True, env=lab.environment
+    ) as join:
+        assert join.stdin is not None
+        try:
+            join.stdin.write(token)
+            join.stdin.flush()
+            assert join.wait(60) == 0
+        finally:
+            join.kill()
