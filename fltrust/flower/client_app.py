@@ -102,7 +102,7 @@ def _receive(message: Message, context: Context) -> ReceivedInstruction:
         raise StatementRefused(
             f"expected a signed instruction for run {metadata.run_id}, got one that is not signed",
             reason=Refusal.UNSIGNED,
-            hint="is the ServerApp's strategy wrapped in TrustedStrategy?",
+            hint="is the ServerApp's strategy wrapped in TrustedStrategy, or is it a TrustedServerApp?",
         )
     if metadata.run_id != context.run_id:  # 2
         raise StatementRefused(
