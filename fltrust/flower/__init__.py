@@ -9,11 +9,18 @@ from fltrust.flower.client_app import TrustedClientApp
 from fltrust.flower.grid import TrustedGrid
 from fltrust.flower.policy import OnFailure, QuorumPolicy, TrustPolicy, WaitPolicy
 from fltrust.flower.server_app import TrustedServerApp
+from fltrust.flower.services import ExchangeReport
 from fltrust.flower.strategy import TrustedStrategy
+from fltrust.revocation.view import ReachMode, ReachPolicy
+from fltrust.updates import StructurePolicy
 
 __all__ = [
+    "ExchangeReport",
     "OnFailure",
     "QuorumPolicy",
+    "ReachMode",
+    "ReachPolicy",
+    "StructurePolicy",
     "TrustPolicy",
     "TrustedClientApp",
     "TrustedGrid",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -19,7 +17,7 @@ from flwr.serverapp import Grid
 from fltrust.agent.ports import AggregatorAgent
 from fltrust.client.follower import TrustFollower
 from fltrust.clock import Clock, SystemClock
-from fltrust.errors import CertificateRefused, FltrustError, Revoked
+from fltrust.errors import CertificateRefused, Revoked
 from fltrust.eventlog import EventLog
 from fltrust.flower import _private
 from fltrust.flower.collecting import Collector
@@ -109,8 +107,8 @@ class TrustedGrid(Grid):
         return self
 
     def close(self) -> None:
-        """Stop following the feed. The run stays open for another strategy of the same ServerApp, until the
-        process ends."""
+        """Stop following the feed. The run stays open: another strategy of the same ServerApp may go on
+        with it. `trusted_grid` closes it when the process ends."""
         self._follower.stop()
         with self._direct_lock:
             if self._direct is not None:
@@ -267,10 +265,7 @@ class TrustedGrid(Grid):
         self._node_wait.done()
         self._require_fresh()
         run_id, numbers = RunId(self.run.run_id), self._services.numbers
-        step = numbers.next_step()
-        if step == 1:
-            atexit.register(_close_run, self._agent, run_id)
-        key = RoundKey(run_id, step, group.round, group.phase)
+        key = RoundKey(run_id, numbers.next_step(), group.round, group.phase)
         return Exchange(key, self._services, has_quorum)
 
     def _grouped(self, messages: Iterable[Message]) -> list[_Group]:
@@ -305,9 +300,3 @@ class _Group:
     round: int
     phase: Phase
     messages: list[Message]
-
-
-def _close_run(agent: AggregatorAgent, run_id: RunId) -> None:
-    """At the end of the ServerApp's process: agents stop signing for this run."""
-    with suppress(FltrustError):
-        agent.close_run(run_id)

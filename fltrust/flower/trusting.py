@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
@@ -11,18 +13,28 @@ from flwr.serverapp import Grid
 
 from fltrust.agent.client import AgentClient
 from fltrust.agent.ports import AggregatorAgent
-from fltrust.errors import AgentUnavailable
+from fltrust.clock import Clock
+from fltrust.errors import AgentUnavailable, FltrustError
 from fltrust.flower import _private
 from fltrust.flower.grid import TrustedGrid
 from fltrust.flower.policy import TrustPolicy
+from fltrust.identity import RunId
+
+_log = logging.getLogger("fltrust.flower")
+
+_closing: set[RunId] = set()
+"""Runs that this process closes when it ends."""
 
 
 @runtime_checkable
 class BringsItsAgent(Protocol):
-    """A grid that comes with the aggregator's agent, as the federations of `fltrust.testing` do."""
+    """A grid that comes with the aggregator's agent and clock, as the federations of `fltrust.testing` do."""
 
     @property
     def aggregator_agent(self) -> AggregatorAgent: ...
+
+    @property
+    def clock(self) -> Clock: ...
 
 
 @contextmanager
@@ -30,15 +42,17 @@ def trusted_grid(grid: Grid, policy: TrustPolicy, *, is_legacy: bool = False) ->
     """A started `TrustedGrid` around `grid`, closed at the end of the block.
 
     1. A grid that is a `TrustedGrid` already is used as it is.
-    2. A grid of `fltrust.testing` brings its agent.
+    2. A grid of `fltrust.testing` brings its agent and its clock.
     3. In Flower's simulation runtime, a simulation's agent is started here, and protects nothing.
     4. Otherwise the agent is the one that `fltrust superlink` runs; `AgentUnavailable` if there is none.
+       The run is closed when this process ends, so that several strategies can share it.
     """
     if isinstance(grid, TrustedGrid):  # 1
         yield grid
         return
     if isinstance(grid, BringsItsAgent):  # 2
-        with TrustedGrid(grid, agent=grid.aggregator_agent, policy=policy, is_legacy=is_legacy) as trusted:
+        agent: AggregatorAgent = grid.aggregator_agent
+        with TrustedGrid(grid, agent=agent, policy=policy, clock=grid.clock, is_legacy=is_legacy) as trusted:
             yield trusted
         return
     if _private.is_simulation_grid(grid):  # 3
@@ -49,6 +63,20 @@ def trusted_grid(grid: Grid, policy: TrustPolicy, *, is_legacy: bool = False) ->
         grid, agent=AgentClient.from_environment(), policy=policy, is_legacy=is_legacy
     ) as trusted:  # 4
         yield trusted
+
+
+def _close_at_exit(agent: AggregatorAgent, run_id: RunId) -> None:
+    """At the end of the ServerApp's process, agents stop signing for its run."""
+    if run_id not in _closing:
+        _closing.add(run_id)
+        atexit.register(_close_run, agent, run_id)
+
+
+def _close_run(agent: AggregatorAgent, run_id: RunId) -> None:
+    try:
+        agent.close_run(run_id)
+    except FltrustError as error:
+        _log.warning("run %d could not be closed: %s", run_id, error)
 
 
 def _simulated_grid(grid: Grid, policy: TrustPolicy, is_legacy: bool) -> AbstractContextManager[TrustedGrid]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from weakref import WeakKeyDictionary
 
 from fltrust.clock import Clock, SystemClock
 from fltrust.errors import QuorumNotMet
@@ -25,17 +26,18 @@ class NodeWait:
         self._waits = waits
         self._timer = timer or SystemClock()
         self._lock = threading.Lock()
-        self._asking: dict[int, tuple[float, float]] = {}  # thread → since when, and when last
+        # Thread → since when, and when last. Not by its number: a later thread may get the same.
+        self._asking: WeakKeyDictionary[threading.Thread, tuple[float, float]] = WeakKeyDictionary()
         self._has_begun = False
 
     def asked(self, standing: int) -> None:
         """Somebody asked for nodes and `standing` of them stand well. Raises `QuorumNotMet` at the bound."""
-        now = self._timer.monotonic()
+        now, asker = self._timer.monotonic(), threading.current_thread()
         with self._lock:
-            since, last = self._asking.get(threading.get_ident(), (now, now))
+            since, last = self._asking.get(asker, (now, now))
             if now - last > _DENSE:
                 since = now
-            self._asking[threading.get_ident()] = (since, now)
+            self._asking[asker] = (since, now)
         bound = self.bound.total_seconds()
         if now - since > bound:
             raise QuorumNotMet(

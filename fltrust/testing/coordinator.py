@@ -62,7 +62,7 @@ class ScratchCoordinator:
                 domain=self.ca.bundle.domain, bootstrap="scratch:1", address="scratch:2"
             ),
         )
-        signer, issued = self.authority.bootstrap_operator(Name("scratch"))
+        signer, issued = self.authority.bootstrap_operator(Name("scratch"), replace=True)
         self.operator = ScratchIdentity(
             Credentials.verified(
                 signer, issued.chain_der, bundle=self.bundle, expect=issued.spiffe_id, clock=self.clock

@@ -151,6 +151,7 @@ class LocalFederation:
             self.run_id,
             {p.node_id: (p.identity.node_key_pem, p.handle) for p in self._participants.values()},
             aggregator_agent=self._aggregator_agent(),
+            clock=self.clock,
         )
 
     @property

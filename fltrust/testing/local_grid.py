@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fltrust.agent.ports import AggregatorAgent
+from fltrust.clock import Clock, SystemClock
 from fltrust.flower import _private
 from fltrust.identity import NodeId, RunId
 
@@ -37,9 +38,11 @@ class LocalGrid(Grid):
         nodes: Mapping[NodeId, tuple[bytes, Handle]],
         *,
         aggregator_agent: AggregatorAgent,
+        clock: Clock | None = None,
     ) -> None:
         self._run = _private.Run.create_empty(int(run_id))
         self._agent = aggregator_agent
+        self._clock = clock or SystemClock()
         self._nodes = {node_id: _Node(node_id, key, handle) for node_id, (key, handle) in nodes.items()}
         self._changed = threading.Condition()
         self._replies: dict[str, Message] = {}
@@ -54,6 +57,11 @@ class LocalGrid(Grid):
     def aggregator_agent(self) -> AggregatorAgent:
         """The agent of this federation's aggregator: `TrustedStrategy` finds it here."""
         return self._agent
+
+    @property
+    def clock(self) -> Clock:
+        """The time that statements are verified at."""
+        return self._clock
 
     def set_run(self, run: _private.Run) -> None:
         self._run = run

@@ -91,9 +91,8 @@ def train(
 
 def trusted(federation: LocalFederation, policy: TrustPolicy | None = None) -> TrustedGrid:
     """The grid alone, for what an app does by hand. Use it as a context manager."""
-    return TrustedGrid(
-        federation.grid, agent=federation.grid.aggregator_agent, policy=policy or TrustPolicy(waits=QUICK)
-    )
+    grid, policy = federation.grid, policy or TrustPolicy(waits=QUICK)
+    return TrustedGrid(grid, agent=grid.aggregator_agent, policy=policy, clock=grid.clock)
 
 
 def instruction(node_id: int, *, server_round: int = 1, kind: str = "train") -> Message:
