@@ -16,7 +16,6 @@ from fltrust.enrollment.registration import (
     admit_enrollment,
     approve,
     check_request,
-    draft_for,
     refuse_used_key,
 )
 from fltrust.enrollment.types import Approval, EnrollRequest, Issued
@@ -24,7 +23,7 @@ from fltrust.errors import LimitExceeded
 from fltrust.identity import KeyId, Serial, SpiffeId
 from fltrust.keys.openssh import spki_der
 from fltrust.pki.csr import parse_csr
-from fltrust.pki.issuing import Issuer
+from fltrust.pki.issuing import Draft, Issuer
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import EventKind, RevocationReason
 from fltrust.revocation.state import Standing
@@ -131,7 +130,8 @@ class Enroller:
         )
 
     def _issue(self, who: SpiffeId, public_key: EllipticCurvePublicKey, work: Work) -> Issued:
-        draft = draft_for(who, public_key, now=work.now, lifetime=self._settings.lifetime_of(who.role))
+        # Names from the record, the key from the request.
+        draft = Draft.of(who, public_key, now=work.now, lifetime=self._settings.lifetime_of(who.role))
         leaf = self._issuer.redeem(draft)
         work.tx.certificates.add(record_of(leaf, who))
         chain = (leaf.public_bytes(Encoding.DER), self._issuer.certificate.public_bytes(Encoding.DER))

@@ -14,6 +14,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from operator import itemgetter
 from typing import Protocol
 
 from fltrust.coordinator.authority import as_read_by
@@ -210,7 +212,7 @@ class Feed:
             except FltrustError as error:
                 _log.error("the trust feed cannot be read, trying again: %s", error)
                 self._loop.call_later(_RETRY, self._grown.set)
-            except Exception:
+            except Exception:  # whatever broke, watchers must hear of the next revocation
                 _log.exception("reading the trust feed failed, trying again")
                 self._loop.call_later(_RETRY, self._grown.set)
 
@@ -218,7 +220,7 @@ class Feed:
         """Take in what the table has after our head, and wake the watches."""
         while True:
             head = self._head
-            entries = await self._lane.run(lambda: self._read(head), urgency=Urgency.NOW)  # noqa: B023
+            entries = await self._lane.run(partial(self._read, head), urgency=Urgency.NOW)
             if head == self._head and entries:  # else another reader was faster
                 self._take(entries)
             if len(entries) < PAGE:
@@ -240,10 +242,8 @@ class Feed:
             if future is not None:
                 order = 0 if stream.who in barred else 1 if stream.who.role is not Role.PARTICIPANT else 2
                 waiting.append((order, future))
-        for wanted in range(3):
-            for order, future in waiting:
-                if order == wanted:
-                    _resolve(future)
+        for _, future in sorted(waiting, key=itemgetter(0)):
+            _resolve(future)
 
 
 def frame_data(event: TrustEvent) -> bytes:

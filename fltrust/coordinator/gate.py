@@ -10,7 +10,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
-from fltrust.coordinator.permissions import check_permission
 from fltrust.coordinator.session import Caller
 from fltrust.errors import CertificateRefused, Oversized, Refusal, Unauthenticated
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
@@ -51,10 +50,9 @@ class Gate:
     2. It showed a certificate, which verifies against our bundle now: path, domain, time, profile,
        good as a client's (`verify_certificate`). The path of a certificate seen before is not built
        again; its time is checked on every call.
-    3. The table allows the role this method; what is not in the table is refused.
 
-    The standing at the present epoch is judged right after, by `Authority.judge`, and again inside
-    the transaction of the call.
+    What its role may call (`check_permission`) and how it stands at the present epoch (`Authority.judge`)
+    is decided right after, and again inside the transaction of the call.
     """
 
     def __init__(self, authority: BundleSource, clock: Clock) -> None:
@@ -63,14 +61,8 @@ class Gate:
         self._seen: OrderedDict[bytes, VerifiedCertificate] = OrderedDict()
         self._bundle: TrustBundle | None = None
 
-    def admit(self, method: str, context: AuthContext) -> Caller:
-        """Name the caller and check that it may call `method`, or raise."""
-        caller = self.identify(context)  # 1, 2
-        check_permission(caller.spiffe_id, method)  # 3
-        return caller
-
     def identify(self, context: AuthContext) -> Caller:
-        """Steps 1 and 2: who is at the other end."""
+        """Name the caller, or raise."""
         check_tls(context)  # 1
         leaf = next(iter(context.get("x509_pem_cert", ())), b"")
         if not leaf:

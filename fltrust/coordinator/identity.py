@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -53,8 +52,7 @@ def issue_identity(
 class IdentityKeeper:
     """The present identity, replaced at two thirds of its life; safe to ask from many threads.
 
-    `on_change` is told of every new one, in the asking thread: give it to `Authority.use_identity`
-    and to the TLS server.
+    Whoever serves with it asks again and again, and takes a new one to the authority and to its ports.
     """
 
     def __init__(
@@ -64,14 +62,12 @@ class IdentityKeeper:
         *,
         clock: Clock,
         lifetime: timedelta | None = None,
-        on_change: Callable[[CoordinatorIdentity], None] | None = None,
     ) -> None:
         self._issuer = issuer
         self._bundle = bundle
         self._clock = clock
         self._lifetime = lifetime
         self._lock = threading.Lock()
-        self.on_change = on_change
         self._identity = self._issue()
         self._due = self._due_at()
 
@@ -79,14 +75,10 @@ class IdentityKeeper:
     def current(self) -> CoordinatorIdentity:
         """The identity to use now; renews it first when that is due."""
         with self._lock:
-            if self._clock.now() < self._due:
-                return self._identity
-            self._identity = self._issue()
-            self._due = self._due_at()
-            identity = self._identity
-        if self.on_change is not None:
-            self.on_change(identity)
-        return identity
+            if self._clock.now() >= self._due:
+                self._identity = self._issue()
+                self._due = self._due_at()
+            return self._identity
 
     @property
     def due(self) -> datetime:

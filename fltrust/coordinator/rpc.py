@@ -11,7 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -24,7 +25,7 @@ from fltrust.coordinator.feed import Feed
 from fltrust.coordinator.gate import Gate, check_tls
 from fltrust.coordinator.lanes import Lane, Urgency
 from fltrust.coordinator.limits import RateLimiter, Slots, address_key
-from fltrust.coordinator.permissions import BOOTSTRAP_METHODS, METHODS
+from fltrust.coordinator.permissions import BOOTSTRAP_METHODS, METHODS, check_permission
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.coordinator.session import Caller
 from fltrust.coordinator.watch import WatchStream
@@ -39,6 +40,8 @@ from fltrust.wire.values import parse
 _log = logging.getLogger(__name__)
 
 _ABORT_TIMEOUT = 2.0
+
+M = TypeVar("M", bound=Message)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behaviour = Callable[[Context], Awaitable[None]]
@@ -62,7 +65,7 @@ class Common:
         lane = self.writes if is_write else self.reads
         return await lane.run(lambda: act().SerializeToString(), urgency=urgency)
 
-    async def receive(self, context: Context, kind: type[Message]) -> Message:
+    async def receive(self, context: Context, kind: type[M]) -> M:
         """Read the one message of a call and parse it; bounded in size and time."""
         data = await within(self.settings.receive_timeout, read(context))
         if data is None:
@@ -139,7 +142,7 @@ class Bootstrap:
         async def answer(context: Context) -> None:
             with self.admit(context):
                 request = await common.receive(context, method.request)
-                act = lambda: method.act(common.authority, request)  # noqa: E731
+                act = partial(method.act, common.authority, request)
                 await context.write(await common.run(act, is_write=method.is_write))
 
         return answer
@@ -160,7 +163,7 @@ class Mutual:
 
     1. The connection speaks TLS 1.3 and showed a certificate that verifies now (`Gate.identify`).
     2. The identity keeps to its rate.
-    3. The table allows its role the method (`Gate.admit`).
+    3. The table allows its role the method (`check_permission`).
     4. It stands well at the present epoch (`Authority.judge`).
     5. There is a slot for the call.
     6. Only then its message is read: bounded in size and time, then parsed.
@@ -189,11 +192,10 @@ class Mutual:
 
     async def admit(self, method: str | None, context: Context) -> Caller:
         """Steps 1 to 4; without a method, the table is not asked."""
-        auth = context.auth_context()
-        caller = self.gate.identify(auth)  # 1
+        caller = self.gate.identify(context.auth_context())  # 1
         self.rates.take(str(caller.spiffe_id))  # 2
         if method is not None:
-            self.gate.admit(method, auth)  # 3
+            check_permission(caller.spiffe_id, method)  # 3
         await self._judge(caller)  # 4
         return caller
 
@@ -209,7 +211,7 @@ class Mutual:
             with self.calls.hold(str(caller.spiffe_id)):  # 5
                 request = await common.receive(context, method.request)  # 6
                 session = common.authority.session(caller)
-                act = lambda: method.act(session, request)  # noqa: E731
+                act = partial(method.act, session, request)
                 await context.write(
                     await common.run(act, is_write=method.is_write, urgency=method.urgency)  # 7
                 )
@@ -234,7 +236,7 @@ class Mutual:
         caller = await self.admit(methods.WATCH, context)
         with self.watches.hold(str(caller.spiffe_id)):
             request = await common.receive(context, trust_pb2.WatchRequest)
-            after = Epoch(request.after_epoch)  # type: ignore[attr-defined]
+            after = Epoch(request.after_epoch)
             await common.reads.run(lambda: common.authority.check_watch(after))
             stream = WatchStream(
                 self.feed,

@@ -240,5 +240,5 @@ class CoordinatorServer:
                 served = identity
                 self._authority.counters.add("server.certificate-renewed")
                 _log.info("serving with certificate %s", identity.certificate.serial.hex)
-            except Exception:
+            except Exception:  # whatever broke, the certificate still runs out
                 _log.exception("renewing the server's certificate failed, trying again")

@@ -1,4 +1,4 @@
-"""The registration authority: evidence and a request in, an approved draft out.
+"""The registration authority: evidence and a request in, an identity that may be issued to out.
 
 Decisions only: what is stored and signed is the caller's, in one transaction.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
@@ -26,7 +26,6 @@ from fltrust.errors import Conflict, Malformed, Refusal, Revoked, TokenRefused
 from fltrust.identity import KeyId, Role, SpiffeId, TrustDomain
 from fltrust.keys.openssh import spki_der
 from fltrust.pki.csr import parse_csr
-from fltrust.pki.issuing import Draft
 from fltrust.revocation.state import IdentityState, Standing
 
 
@@ -168,10 +167,3 @@ def refuse_used_key(key: KeyId, who: SpiffeId, *, certificates: CertificateStore
             reason="key-reused",
             hint="make a new key for every certificate",
         )
-
-
-def draft_for(
-    who: SpiffeId, public_key: EllipticCurvePublicKey, *, now: datetime, lifetime: timedelta | None
-) -> Draft:
-    """Draft the certificate of an enrolled identity: names from the record, the key from the request."""
-    return Draft.of(who, public_key, now=now, lifetime=lifetime)
