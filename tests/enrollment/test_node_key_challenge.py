@@ -63,6 +63,8 @@ def test_a_proof_by_the_node_key_over_this_request_is_accepted_and_no_other() ->
         ),
         (spki_der(generate().public_key) + b"\x00", Malformed),
     ],
+    # The keys are made anew in every process: names made of their bytes would differ between workers.
+    ids=["none", "not DER", "too long", "Ed25519", "P-384", "bytes after it"],
 )
 def test_a_node_key_of_another_kind_or_encoding_is_refused(key: bytes, error: type[FltrustError]) -> None:
     with pytest.raises(error):
