@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import ssl
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.agent.state import AgentState
+from fltrust.agent.tls import load_pair
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, Conflict, Refusal, StorageUnavailable
 from fltrust.identity import SpiffeId
@@ -245,15 +244,5 @@ def _context(protocol: int, credentials: Credentials, *, check_name: bool = True
     context.load_verify_locations(cadata=credentials.bundle_pem.decode("ascii"))
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0
-    _load_pair(context, credentials)
+    load_pair(context, credentials.signer, credentials.chain_pem)
     return context
-
-
-def _load_pair(context: ssl.SSLContext, credentials: Credentials) -> None:
-    """Python's ssl takes a key from a file alone: it gets one that is encrypted with a passphrase
-    of this moment, so that nothing usable touches the disk."""
-    passphrase = secrets.token_hex(32).encode("ascii")
-    with tempfile.NamedTemporaryFile(prefix="fltrust-", suffix=".pem") as file:  # 0600
-        file.write(credentials.signer.to_pem(passphrase) + credentials.chain_pem)
-        file.flush()
-        context.load_cert_chain(file.name, password=passphrase)

@@ -9,7 +9,6 @@ import secrets
 import socket
 import ssl
 import sys
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, ip_address
@@ -18,9 +17,11 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fltrust.agent.tls import load_pair
+from fltrust.keys import generate
 from fltrust.pki.profiles import key_usage
 
 _LOOPBACK = IPv4Address("127.0.0.1")
@@ -41,7 +42,7 @@ class LoopbackTls:
 
 def make_loopback_tls(*, now: datetime) -> LoopbackTls:
     """Make fresh keys and certificates for 127.0.0.1. The private key never stands in a file in the clear."""
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_key, signer = ec.generate_private_key(ec.SECP256R1()), generate()
     issuer = x509.Name(
         [x509.NameAttribute(NameOID.COMMON_NAME, f"fltrust local relay {secrets.token_hex(8)}")]
     )
@@ -59,21 +60,21 @@ def make_loopback_tls(*, now: datetime) -> LoopbackTls:
         .sign(ca_key, SHA256())
     )
     leaf = (
-        _builder(key.public_key(), now=now)
+        _builder(signer.public_key, now=now)
         .subject_name(x509.Name([]))
         .issuer_name(issuer)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(_LOOPBACK)]), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(signer.public_key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_id), critical=False)
         .sign(ca_key, SHA256())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
-    _load_pair(context, key, leaf)
+    load_pair(context, signer, leaf.public_bytes(Encoding.PEM))
     return LoopbackTls(context, root.public_bytes(Encoding.PEM))
 
 
@@ -117,13 +118,3 @@ def _builder(public_key: ec.EllipticCurvePublicKey, *, now: datetime) -> x509.Ce
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + _LIFE)
     )
-
-
-def _load_pair(context: ssl.SSLContext, key: ec.EllipticCurvePrivateKey, leaf: x509.Certificate) -> None:
-    """Python's ssl takes a key from a file alone: it gets one under a passphrase of this moment."""
-    passphrase = secrets.token_bytes(32).hex().encode("ascii")
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
-    with tempfile.NamedTemporaryFile(prefix="fltrust-", suffix=".pem") as file:  # 0600
-        file.write(pem + leaf.public_bytes(Encoding.PEM))
-        file.flush()
-        context.load_cert_chain(file.name, password=passphrase)

@@ -16,6 +16,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ HANDSHAKE_TIMEOUT = 10.0
 """Seconds for a local TLS handshake."""
 
 _JOIN_TIMEOUT = 5.0
+_ACCEPT_PAUSE = 0.1
 
 _log = logging.getLogger("fltrust.relay")
 
@@ -173,7 +175,7 @@ class Relay:
                 if self._stopping:
                     return
                 self._complaints.say("accept", f"the relay cannot accept connections: {error.strerror}")
-                self._pause()
+                time.sleep(_ACCEPT_PAUSE)
                 continue
             if not self._spawn(self._serve, connection):
                 self._slots.release()
@@ -302,9 +304,6 @@ class Relay:
             self._threads.add(thread)
         thread.start()
         return True
-
-    def _pause(self) -> None:
-        threading.Event().wait(0.1)
 
 
 class Complaints:

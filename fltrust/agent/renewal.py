@@ -89,8 +89,6 @@ class Renewer:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._plan = self._schedule()
-        self.renewed = 0
-        """Certificates obtained since the start."""
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="fltrust-renewer", daemon=True)
@@ -122,7 +120,6 @@ class Renewer:
             signer, issued.chain_der, bundle=bundle, expect=old.spiffe_id, clock=self._clock
         )
         self._store.rotate(credentials)  # 4
-        self.renewed += 1
         return credentials
 
     def step(self) -> timedelta | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import _ssl
 import socket
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from fltrust.agent.tls import presented_chain
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, Refusal, Unavailable
 from fltrust.identity import Role, SpiffeId
@@ -176,12 +175,3 @@ def verify_aggregator(
             f"expected {aggregator} to answer, got {theirs.spiffe_id}", reason=Refusal.UNKNOWN_IDENTITY
         )
     return theirs
-
-
-def presented_chain(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:
-    """Give the chain that the peer showed, leaf first, in DER. What it proves, `verify_certificate` says."""
-    public: Callable[[], list[bytes]] | None = getattr(connection, "get_unverified_chain", None)  # 3.13
-    if public is not None:
-        return tuple(public())
-    inner: Any = connection._sslobj  # type: ignore[union-attr]
-    return tuple(part.public_bytes(_ssl.ENCODING_DER) for part in inner.get_unverified_chain() or ())

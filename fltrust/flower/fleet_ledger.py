@@ -108,11 +108,6 @@ class FleetLedger:
             )
         return found
 
-    def instructions(self, node_id: NodeId) -> tuple[Instruction, ...]:
-        """Every instruction remembered for this node."""
-        node = self._nodes.get(node_id)
-        return () if node is None else tuple(node.instructions.values())
-
     def check_run(self, node_id: NodeId, run_id: RunId) -> None:
         """Return if the node has an instruction of this run, else refuse (``wrong-run``)."""
         if not any(given.run_id == run_id for given in self._node(node_id).instructions.values()):

@@ -7,7 +7,6 @@ gracefully at notAfter.
 
 from __future__ import annotations
 
-import _ssl
 import asyncio
 import ssl
 from collections import Counter
@@ -18,6 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from fltrust.agent.tls import presented_chain
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, FltrustError, LimitExceeded, Revoked
 from fltrust.eventlog import EventLog
@@ -198,7 +198,7 @@ class FleetTransport:
                     f"expected TLS 1.3, got {ssl_object.version()}", reason="tls-version"
                 )
             certificate = verify_certificate(  # 2
-                peer_chain(ssl_object),
+                presented_chain(ssl_object),
                 bundle=self.credentials.current.bundle,
                 at=self.clock.now(),
                 expect_role=Role.PARTICIPANT,
@@ -217,15 +217,6 @@ def harden(context: ssl.SSLContext) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # a resumed session would skip the certificate
     return context
-
-
-def peer_chain(ssl_object: ssl.SSLObject) -> tuple[bytes, ...]:
-    """Give the chain that the peer showed, leaf first, in DER. What it proves, `verify_certificate` says."""
-    public = getattr(ssl_object, "get_unverified_chain", None)  # Python 3.13
-    if public is not None:
-        return tuple(public())
-    inner: Any = ssl_object._sslobj  # type: ignore[attr-defined]
-    return tuple(part.public_bytes(_ssl.ENCODING_DER) for part in inner.get_unverified_chain() or ())
 
 
 def fleet_protocol(shared: FleetTransport) -> type[HttpToolsProtocol]:
@@ -247,7 +238,7 @@ def fleet_protocol(shared: FleetTransport) -> type[HttpToolsProtocol]:
             self._timers: list[asyncio.TimerHandle] = []
             self._head_timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
             super().connection_made(transport)
             self.peer = shared.identify(transport.get_extra_info("ssl_object"))
             shared.registry.add(self)

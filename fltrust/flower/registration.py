@@ -17,7 +17,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
-    load_der_public_key,
     load_pem_public_key,
 )
 
@@ -69,12 +68,6 @@ def node_key_of(pem: bytes) -> KeyId:
     return KeyId.of_spki(spki_der(key))
 
 
-def pem_of_spki(spki: bytes) -> bytes:
-    """Write a node key, given in DER, as Flower writes it."""
-    key = load_der_public_key(spki)
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
 class NodeRegistrar:
     """Registers, frees and unregisters. The async methods belong to the loop, `on_event` to any thread."""
 
@@ -122,7 +115,7 @@ class NodeRegistrar:
             elif event.kind is EventKind.ENROLLED and event.node_key is not None:
                 new = KeyId.of_spki(event.node_key)
                 self._unregister(lambda who, key: who == event.subject and key != new, reason="replaced")
-        except Exception:
+        except Exception:  # the feed must go on
             _log.exception("could not unregister the nodes of %s; the Fleet API refuses them", event.subject)
 
     def reconcile(self) -> None:
