@@ -104,21 +104,6 @@ class Process:
     def tail(self, lines: int = 30) -> str:
         return "\n".join(self.text().splitlines()[-lines:])
 
-    def wait_for_text(self, text: str, seconds: float) -> None:
-        """Return once the log holds `text`; raise with the log's end if the process ends or time is up."""
-
-        def ready() -> bool:
-            if text in self.text():
-                return True
-            if not self.is_running():
-                raise RuntimeError(f"{' '.join(self.arguments[:3])} ended\n{self.tail()}")
-            return False
-
-        try:
-            wait_for(ready, f"{text!r} in {self.log.name}", seconds=seconds)
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.tail()}") from None
-
 
 class Brood:
     """All processes of a lab: those we start, and those that these start and leave behind."""

@@ -25,7 +25,7 @@ class ListeningServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             self.should_exit = True

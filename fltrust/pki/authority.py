@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from fltrust.clock import Clock
 from fltrust.errors import Conflict, Malformed, NotFound, Refusal, StorageUnavailable
-from fltrust.files import make_private_folder, read_bounded, write_durably
+from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
 from fltrust.identity import KeyId, TrustDomain
 from fltrust.keys.file import generate, load, save
 from fltrust.keys.openssh import spki_der
@@ -257,11 +257,7 @@ def _take_name(draft: Path, folder: Path) -> None:
     # rename(2) replaces an empty folder and refuses any other: the check and the act are one.
     try:
         os.rename(draft, folder)
-        handle = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(folder.parent)
     except (FileExistsError, NotADirectoryError):
         raise _taken(folder) from None
     except OSError as error:

@@ -37,7 +37,7 @@ class SignerKey(ec.EllipticCurvePrivateKey):
         algorithm = signature_algorithm.algorithm
         if isinstance(algorithm, Prehashed) or not isinstance(algorithm, SHA256):
             raise UnsupportedAlgorithm("expected ECDSA with SHA-256")
-        return self._signer.sign(bytes(memoryview(data)))  # type: ignore[arg-type]
+        return self._signer.sign(bytes(memoryview(data)))  # type: ignore[arg-type]  # a buffer: 3.11 has no word for it
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
         _refuse(algorithm, peer_public_key)
@@ -45,7 +45,7 @@ class SignerKey(ec.EllipticCurvePrivateKey):
     def private_numbers(self) -> ec.EllipticCurvePrivateNumbers:
         _refuse()
 
-    def private_bytes(self, encoding: object, format: object, encryption_algorithm: object) -> bytes:  # noqa: A002
+    def private_bytes(self, encoding: object, format: object, encryption_algorithm: object) -> bytes:  # noqa: A002 - the base's name
         _refuse(encoding, format, encryption_algorithm)
 
     def __copy__(self) -> SignerKey:

@@ -33,7 +33,7 @@ metadata = MetaData()
 
 
 class Timestamp(TypeDecorator[datetime]):
-    """An aware time, kept as text."""
+    """An aware time, kept as text. SQLAlchemy names the arguments of both methods."""
 
     impl = String(32)
     cache_ok = True
