@@ -19,9 +19,7 @@ from flwr.proto.fleet_pb2 import (
     PullMessagesResponse,
     PushMessagesResponse,
 )
-from flwr.proto.message_pb2 import (
-    PushObjectResponse,
-)
+from flwr.proto.message_pb2 import PushObjectResponse
 from google.protobuf.message import DecodeError
 
 from fltrust.clock import Clock
@@ -50,6 +48,7 @@ from fltrust.flower.asgi import (
     json_response,
     read_body,
 )
+from fltrust.flower.connections import Peer
 from fltrust.flower.counters import Counters, Throttle
 from fltrust.flower.fleet_ledger import (
     Announcement,
@@ -59,7 +58,7 @@ from fltrust.flower.fleet_ledger import (
     is_object_id,
 )
 from fltrust.flower.fleet_routes import CLOSED, PREFIX, ROUTES, FleetLimits, Route, status_of
-from fltrust.flower.fleet_tls import PEER, Peer
+from fltrust.flower.fleet_tls import PEER
 from fltrust.flower.held_pull import HeldPulls
 from fltrust.flower.registration import MAX_PEM, NodeRegistrar, node_key_of
 from fltrust.flower.uploads import check_object, claimed_metadata

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from fltrust.agent.client import SOCKET_VARIABLE
 from fltrust.errors import Malformed
-
-AGENT_SOCKET_VARIABLE = "FLTRUST_AGENT_SOCKET"
 
 _SUPERLINK = "--superlink"
 _OURS = {
@@ -103,7 +102,7 @@ def supernode_environment(base: Mapping[str, str], *, agent_socket: Path) -> dic
     and installation at run time are off; calls to this machine go past any proxy.
     """
     environment = {k: v for k, v in base.items() if not (k.startswith("FLTRUST_") and "PASSPHRASE" in k)}
-    environment[AGENT_SOCKET_VARIABLE] = str(agent_socket)
+    environment[SOCKET_VARIABLE] = str(agent_socket)
     environment.update(_QUIET)
     environment.setdefault(*_TASK_POLL)
     for name in ("NO_PROXY", "no_proxy"):

@@ -35,7 +35,7 @@ from superlink_world import (
 from fltrust.agent.credentials import CredentialStore
 from fltrust.errors import Revoked
 from fltrust.flower import fleet_tls
-from fltrust.flower.fleet_tls import ConnectionLimits
+from fltrust.flower.connections import ConnectionLimits
 from fltrust.identity import Role
 from fltrust.keys import generate
 from fltrust.revocation import EventKind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -29,16 +30,11 @@ from superlink_world import (
     text_of,
 )
 
+from fltrust.agent.client import SOCKET_VARIABLE
 from fltrust.errors import Malformed, Unavailable
-from fltrust.flower import superlink as module
 from fltrust.flower.held_pull import HeldPulls, Stage
-from fltrust.flower.superlink import (
-    AGENT_SOCKET_VARIABLE,
-    SuperlinkOptions,
-    is_loopback,
-    prepare_environment,
-    read_flower_arguments,
-)
+from fltrust.flower.superlink import SuperlinkOptions
+from fltrust.flower.superlink_args import is_loopback, prepare_environment, read_flower_arguments
 from fltrust.identity import NodeId
 from fltrust.revocation import EventKind
 
@@ -328,7 +324,7 @@ def test_loopback_is_an_address_not_a_name() -> None:
 def test_the_environment_of_flower_is_prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names = [
         *("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"),
-        *("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", AGENT_SOCKET_VARIABLE, "NO_PROXY", "no_proxy"),
+        *("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", SOCKET_VARIABLE, "NO_PROXY", "no_proxy"),
     ]
     for name in names:
         monkeypatch.setenv(name, "before")
@@ -336,12 +332,12 @@ def test_the_environment_of_flower_is_prepared(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("FLWR_INTERNAL_GRPC_CONTROL_API", "1")
     monkeypatch.setenv("PATH", "/usr/bin")
     prepare_environment(tmp_path / "agent.sock")
-    env = module.os.environ
+    env = os.environ
     assert env["FLWR_TELEMETRY_ENABLED"] == "0"
     assert env["FLWR_DISABLE_UPDATE_CHECK"] == "1"
     assert env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert env["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] == "before"
-    assert env[AGENT_SOCKET_VARIABLE] == str(tmp_path / "agent.sock")
+    assert env[SOCKET_VARIABLE] == str(tmp_path / "agent.sock")
     assert env["NO_PROXY"] == env["no_proxy"] == "before,127.0.0.1,localhost,::1"
     assert "FLWR_INTERNAL_GRPC_FLEET_API" not in env
     assert "FLWR_INTERNAL_GRPC_CONTROL_API" not in env
