@@ -62,7 +62,7 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         except OSError as error:
             raise Unavailable(
                 f"could not listen on {host}:{port}: {error.strerror or error}",
-                hint="is another SuperLink running? choose another --port or --fleet-port",
+                hint="is another SuperLink running? choose another --port or --fleet",
             ) from error
         listener.setblocking(False)
         yield listener

@@ -59,7 +59,7 @@ def read_flower_arguments(flower_args: Sequence[str]) -> Any:
     if not is_loopback(config.host):  # 2
         raise Malformed(
             f"expected a loopback --host for Control and Runtime, got {config.host}",
-            hint="use 127.0.0.1, and --fleet-host for the address that SuperNodes reach",
+            hint="use 127.0.0.1, and --fleet for the address that SuperNodes reach",
         )
     config.enable_supernode_auth = True  # 3
     return config
