@@ -358,10 +358,13 @@ class AppSide:
         assert state.activate_task(run.primary_task_id)
         self.grid = HttpGrid(f"127.0.0.1:{superlink.loopback_port}", insecure=True, token=token)
         self.grid.set_run(run)
-        _private.become_server_app(self.run_id)
 
     def instruct(self, *node_ids: int, text: str = "train") -> list[str]:
-        return list(self.grid.push_messages([instruction_for(node_id, text) for node_id in node_ids]))
+        return list(self.grid.push_messages([self.instruction(node_id, text) for node_id in node_ids]))
+
+    def instruction(self, node_id: int, text: str = "train") -> Message:
+        _private.become_server_app(self.run_id)  # Flower keeps it for the process: other tests have runs, too
+        return instruction_for(node_id, text)
 
     def collect(self, *message_ids: str) -> list[Message]:
         return list(self.grid.pull_messages(list(message_ids)))

@@ -192,12 +192,12 @@ class App:
         assert state.activate_task(run.primary_task_id)
         self.grid = HttpGrid(f"127.0.0.1:{superlink.loopback_port}", insecure=True, token=token)
         self.grid.set_run(run)
-        _private.become_server_app(self.run_id)
 
     def nodes(self) -> list[int]:
         return list(self.grid.get_node_ids())
 
     def ask(self, node_id: int, text: str) -> str:
+        _private.become_server_app(self.run_id)  # Flower keeps it for the process: other tests have runs, too
         return str(next(iter(self.grid.push_messages([instruction_for(node_id, text)]))))
 
     def answer(self, message_id: str, *, seconds: float = 60.0) -> Message:

@@ -23,7 +23,6 @@ from superlink_world import (
     Domain,
     NodeSide,
     RunningSuperlink,
-    instruction_for,
     node_side,
     reply_to,
     running_superlink,
@@ -122,7 +121,7 @@ def test_a_nodes_empty_pull_returns_with_the_instruction(superlink: RunningSuper
 
 def test_a_node_is_given_an_instruction_only_when_all_of_it_is_there(superlink: RunningSuperlink) -> None:
     with one_node(superlink, "patient") as (app, node):
-        push = SlowPush(app, instruction_for(node.site.node_id, "train"))
+        push = SlowPush(app, app.instruction(node.site.node_id))
         pull = Later(node.pull)
         assert pull.is_waiting()
         push.upload()
