@@ -59,9 +59,9 @@ def trusted_grid(grid: Grid, policy: TrustPolicy, *, is_legacy: bool = False) ->
         with _simulated_grid(grid, policy, is_legacy) as trusted:
             yield trusted
         return
-    with TrustedGrid(
-        grid, agent=AgentClient.from_environment(), policy=policy, is_legacy=is_legacy
-    ) as trusted:  # 4
+    client = AgentClient.from_environment()  # 4
+    _close_at_exit(client, RunId(grid.run.run_id))
+    with TrustedGrid(grid, agent=client, policy=policy, is_legacy=is_legacy) as trusted:
         yield trusted
 
 
