@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from fltrust.agent.carry import Carrier
+from fltrust.agent.complaints import Complaints
 from fltrust.agent.counters import RefusalCounter
 from fltrust.agent.loopback import can_tell_peers, make_loopback_tls, peer_uid
 from fltrust.agent.upstream import Dialer, RelayCredentials, Upstream
@@ -87,7 +88,7 @@ class Relay:
         self._uids = frozenset((os.geteuid(),) if allowed_uids is None else allowed_uids)
         self._check_peer_uid = check_peer_uid
         self._slots = threading.BoundedSemaphore(max_connections)
-        self._complaints = Complaints()
+        self._complaints = Complaints(_log)
         self.refusals = RefusalCounter()
         self._lock = threading.Lock()
         self._locals: set[socket.socket] = set()
@@ -304,28 +305,6 @@ class Relay:
             self._threads.add(thread)
         thread.start()
         return True
-
-
-class Complaints:
-    """Says each kind of trouble once, and once that it is over."""
-
-    def __init__(self) -> None:
-        self._said: set[str] = set()
-        self._lock = threading.Lock()
-
-    def say(self, kind: str, message: str) -> None:
-        with self._lock:
-            is_new = kind not in self._said
-            self._said.add(kind)
-        _log.log(logging.WARNING if is_new else logging.DEBUG, "%s", message)
-
-    def all_is_well(self, who: str) -> None:
-        if not self._said:
-            return
-        with self._lock:
-            was_trouble, self._said = bool(self._said), set()
-        if was_trouble:
-            _log.warning("%s answers again", who)
 
 
 def _cut(connection: socket.socket) -> None:
