@@ -22,7 +22,6 @@ app = typer.Typer(help="Sealed rounds: who contributed what, by whose signature.
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run id, as 'flwr ls' shows it.")]
 
 _COLUMNS = {
-    "run_id": "RUN",
     "step": "STEP",
     "round": "ROUND",
     "phase": "PHASE",
@@ -31,6 +30,11 @@ _COLUMNS = {
     "refused": "REFUSED",
     "epoch": "EPOCH",
     "sealed_at": "SEALED",
+}
+# Without those two it fits a terminal of 80 columns.
+_LIST_COLUMNS = {
+    "run_id": "RUN",
+    **{key: title for key, title in _COLUMNS.items() if key not in ("step", "epoch")},
 }
 
 
@@ -46,7 +50,7 @@ def list_(
     with operator_session(state) as (client, _):
         found = client.list_rounds(None if run is None else run_id_from(run))
     rows = [{**_row(r), "admitted": len(_admitted(r)), "refused": len(_refused(r))} for r in found]
-    print_rows(rows, columns=_COLUMNS, as_json=as_json, empty="No rounds.")
+    print_rows(rows, columns=_LIST_COLUMNS, as_json=as_json, empty="No rounds.")
 
 
 @app.command("show")
