@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from fltrust.clock import to_rfc3339
-from fltrust.errors import FltrustError, Refusal, StatementRefused
+from fltrust.errors import FltrustError, Refusal
 from fltrust.identity import Role, SpiffeId
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.pki.verify import CLOCK_SKEW
 from fltrust.rounds.admission import Offer
 from fltrust.rounds.types import Candidate, CohortMember, RoundKey
+from fltrust.updates.expect import expect, refused
 from fltrust.updates.signing import SignedStatement
 from fltrust.updates.statement import InstructionStatement
 from fltrust.updates.verify import ExpectedUpdate, Opened, Verifier, claimed_at
@@ -51,23 +52,23 @@ def check_candidate(
         instruction = _open_instruction(candidate, verifier=verifier, at=opened_at)
         statement = instruction.statement
         if not isinstance(statement, InstructionStatement):
-            raise _refused("an instruction", statement.predicate_type, Refusal.UNKNOWN_TYPE)
-        _expect(statement.aggregator, aggregator, "aggregator", Refusal.UNKNOWN_IDENTITY)
+            raise refused("an instruction", statement.predicate_type, Refusal.UNKNOWN_TYPE)
+        expect(statement.aggregator, aggregator, "aggregator", Refusal.UNKNOWN_IDENTITY)
         # 2.
-        _expect(statement.run_id, key.run_id, "run", Refusal.WRONG_RUN)
-        _expect(statement.step, key.step, "step", Refusal.WRONG_ROUND)
-        _expect(statement.round, key.round, "round", Refusal.WRONG_ROUND)
-        _expect(statement.phase, key.phase, "phase", Refusal.WRONG_PHASE)
+        expect(statement.run_id, key.run_id, "run", Refusal.WRONG_RUN)
+        expect(statement.step, key.step, "step", Refusal.WRONG_ROUND)
+        expect(statement.round, key.round, "round", Refusal.WRONG_ROUND)
+        expect(statement.phase, key.phase, "phase", Refusal.WRONG_PHASE)
     except FltrustError as error:
         raise CandidateRefused(None, error) from error
     who = statement.participant
     try:
         member = cohort.get(who)
         if member is None:
-            raise _refused("a member of the cohort", who, Refusal.WRONG_PARTICIPANT)
-        _expect(statement.node_id, member.node_id, "node", Refusal.WRONG_NODE)
-        _expect(statement.node_key, member.node_key, "node key", Refusal.WRONG_NODE)
-        _expect(instruction.payload_digest, member.instruction, "instruction", Refusal.WRONG_INSTRUCTION)
+            raise refused("a member of the cohort", who, Refusal.WRONG_PARTICIPANT)
+        expect(statement.node_id, member.node_id, "node", Refusal.WRONG_NODE)
+        expect(statement.node_key, member.node_key, "node key", Refusal.WRONG_NODE)
+        expect(instruction.payload_digest, member.instruction, "instruction", Refusal.WRONG_INSTRUCTION)
         # 3. and 4.
         signed = SignedStatement.from_bytes(candidate.update)
         claimed = claimed_at(signed)
@@ -101,7 +102,7 @@ def _open_instruction(candidate: Candidate, *, verifier: Verifier, at: datetime)
 
 def _check_time(claimed: datetime, *, issued_at: datetime, now: datetime) -> None:
     if not issued_at - CLOCK_SKEW <= claimed <= now + CLOCK_SKEW:
-        raise _refused(
+        raise refused(
             f"signing between {to_rfc3339(issued_at)} and {to_rfc3339(now)}",
             to_rfc3339(claimed),
             Refusal.EXPIRED,
@@ -110,12 +111,3 @@ def _check_time(claimed: datetime, *, issued_at: datetime, now: datetime) -> Non
 
 def _judged_later(_certificate: VerifiedCertificate) -> None:
     """Standing is judged once, under the lock that fixes the epoch."""
-
-
-def _expect(found: object, wanted: object, what: str, reason: Refusal) -> None:
-    if found != wanted:
-        raise _refused(f"{what} {wanted}", found, reason)
-
-
-def _refused(wanted: str, found: object, reason: Refusal) -> StatementRefused:
-    return StatementRefused(f"expected a statement for {wanted}, got one for {found}", reason=reason)

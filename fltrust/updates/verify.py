@@ -20,6 +20,7 @@ from fltrust.pki.verify import CLOCK_SKEW, verify_certificate
 from fltrust.updates.content import Content
 from fltrust.updates.digest import content_digest as digest_of
 from fltrust.updates.dsse import MAX_ENVELOPE_BYTES, MAX_SEALED_ENVELOPE_BYTES, Envelope
+from fltrust.updates.expect import expect, refused
 from fltrust.updates.intoto import MAX_PAYLOAD_BYTES, MAX_SEALED_PAYLOAD_BYTES
 from fltrust.updates.signing import SignedStatement
 from fltrust.updates.statement import (
@@ -218,14 +219,14 @@ class Verifier:
         statement = opened.statement
         # 9.
         if not isinstance(statement, InstructionStatement):
-            raise _refused("an instruction", statement.predicate_type, Refusal.UNKNOWN_TYPE)
+            raise refused("an instruction", statement.predicate_type, Refusal.UNKNOWN_TYPE)
         # 10.
-        _expect(statement.run_id, expected.run_id, "run", Refusal.WRONG_RUN)
-        _expect(statement.participant, expected.participant, "participant", Refusal.WRONG_PARTICIPANT)
-        _expect(statement.node_id, expected.node_id, "node", Refusal.WRONG_NODE)
+        expect(statement.run_id, expected.run_id, "run", Refusal.WRONG_RUN)
+        expect(statement.participant, expected.participant, "participant", Refusal.WRONG_PARTICIPANT)
+        expect(statement.node_id, expected.node_id, "node", Refusal.WRONG_NODE)
         if expected.node_key is not None:
-            _expect(statement.node_key, expected.node_key, "node key", Refusal.WRONG_NODE)
-        _expect(statement.message_type, expected.message_type, "message type", Refusal.WRONG_PHASE)
+            expect(statement.node_key, expected.node_key, "node key", Refusal.WRONG_NODE)
+        expect(statement.message_type, expected.message_type, "message type", Refusal.WRONG_PHASE)
         # 11. (`open` refused one that is issued after `at`)
         if at > statement.expires_at + CLOCK_SKEW:
             raise StatementRefused(
@@ -269,20 +270,20 @@ class Verifier:
         statement = opened.statement
         # 9.
         if not isinstance(statement, UpdateStatement):
-            raise _refused("an update", statement.predicate_type, Refusal.UNKNOWN_TYPE)
+            raise refused("an update", statement.predicate_type, Refusal.UNKNOWN_TYPE)
         # 10.
-        _expect(statement.domain, expected.domain, "trust domain", Refusal.WRONG_DOMAIN)
-        _expect(statement.run_id, expected.run_id, "run", Refusal.WRONG_RUN)
-        _expect(statement.round, expected.round, "round", Refusal.WRONG_ROUND)
-        _expect(statement.phase, expected.phase, "phase", Refusal.WRONG_PHASE)
-        _expect(statement.step, expected.step, "step", Refusal.WRONG_ROUND)
-        _expect(statement.message_type, expected.message_type, "message type", Refusal.WRONG_PHASE)
+        expect(statement.domain, expected.domain, "trust domain", Refusal.WRONG_DOMAIN)
+        expect(statement.run_id, expected.run_id, "run", Refusal.WRONG_RUN)
+        expect(statement.round, expected.round, "round", Refusal.WRONG_ROUND)
+        expect(statement.phase, expected.phase, "phase", Refusal.WRONG_PHASE)
+        expect(statement.step, expected.step, "step", Refusal.WRONG_ROUND)
+        expect(statement.message_type, expected.message_type, "message type", Refusal.WRONG_PHASE)
         # 11.
-        _expect(statement.participant, expected.participant, "participant", Refusal.WRONG_PARTICIPANT)
-        _expect(statement.node_id, expected.node_id, "node", Refusal.WRONG_NODE)
-        _expect(statement.node_key, expected.node_key, "node key", Refusal.WRONG_NODE)
+        expect(statement.participant, expected.participant, "participant", Refusal.WRONG_PARTICIPANT)
+        expect(statement.node_id, expected.node_id, "node", Refusal.WRONG_NODE)
+        expect(statement.node_key, expected.node_key, "node key", Refusal.WRONG_NODE)
         # 12.
-        _expect(statement.instruction_id, expected.instruction_id, "instruction", Refusal.WRONG_INSTRUCTION)
+        expect(statement.instruction_id, expected.instruction_id, "instruction", Refusal.WRONG_INSTRUCTION)
         _expect_digest(statement.instruction, expected.instruction, "instruction", Refusal.WRONG_INSTRUCTION)
         _expect_digest(statement.model, expected.model, "model", Refusal.WRONG_MODEL)
         # 13.
@@ -299,7 +300,7 @@ class Verifier:
         opened = self.open(signed, at=at, role=Role.COORDINATOR, judge=judge)
         # 9.
         if not isinstance(opened.statement, SealedRoundStatement):
-            raise _refused("a sealed round", opened.statement.predicate_type, Refusal.UNKNOWN_TYPE)
+            raise refused("a sealed round", opened.statement.predicate_type, Refusal.UNKNOWN_TYPE)
         return VerifiedReceipt(opened.statement, opened.certificate, opened.payload_digest)
 
 
@@ -324,21 +325,21 @@ def same_digest(one: Digest, other: Digest) -> bool:
 
 def _check_signer(statement: Statement, certificate: VerifiedCertificate, domain: TrustDomain) -> None:
     if not same_digest(statement.certificate, certificate.fingerprint):
-        raise _refused(
+        raise refused(
             f"certificate {certificate.fingerprint}", statement.certificate, Refusal.WRONG_CERTIFICATE
         )
-    _expect(statement.domain, domain, "trust domain", Refusal.WRONG_DOMAIN)
-    _expect(statement.signer, certificate.spiffe_id, "signer", Refusal.UNKNOWN_IDENTITY)
+    expect(statement.domain, domain, "trust domain", Refusal.WRONG_DOMAIN)
+    expect(statement.signer, certificate.spiffe_id, "signer", Refusal.UNKNOWN_IDENTITY)
 
 
 def _check_claimed_time(statement: Statement, certificate: VerifiedCertificate, at: datetime) -> None:
     claimed = statement.claimed_at
     if claimed > certificate.not_after:
-        raise _refused(f"signing before {certificate.not_after}", claimed, Refusal.CERTIFICATE_EXPIRED)
+        raise refused(f"signing before {certificate.not_after}", claimed, Refusal.CERTIFICATE_EXPIRED)
     if claimed < certificate.not_before - CLOCK_SKEW:
-        raise _refused(f"signing after {certificate.not_before}", claimed, Refusal.CERTIFICATE_NOT_YET_VALID)
+        raise refused(f"signing after {certificate.not_before}", claimed, Refusal.CERTIFICATE_NOT_YET_VALID)
     if claimed > at + CLOCK_SKEW:
-        raise _refused(f"signing before {at}", claimed, Refusal.EXPIRED)
+        raise refused(f"signing before {at}", claimed, Refusal.EXPIRED)
 
 
 def _check_content(signed: Digest, came: Digest) -> None:
@@ -352,13 +353,4 @@ def _check_content(signed: Digest, came: Digest) -> None:
 
 def _expect_digest(found: Digest, wanted: Digest, what: str, reason: Refusal) -> None:
     if not same_digest(found, wanted):
-        raise _refused(f"{what} {wanted}", found, reason)
-
-
-def _expect(found: object, wanted: object, what: str, reason: Refusal) -> None:
-    if found != wanted:
-        raise _refused(f"{what} {wanted}", found, reason)
-
-
-def _refused(wanted: str, found: object, reason: Refusal) -> StatementRefused:
-    return StatementRefused(f"expected a statement for {wanted}, got one for {found}", reason=reason)
+        raise refused(f"{what} {wanted}", found, reason)
