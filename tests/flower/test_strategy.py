@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,14 +14,18 @@ from app_world import QUICK, answering, honest, model, plus_one, train, weights
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod, adaptiveclipping_mod, fixedclipping_mod, message_size_mod
+from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Strategy
 
+from fltrust.agent.aggregator import AggregatorCore
+from fltrust.agent.handlers import aggregator_handlers
+from fltrust.agent.server import AgentServer
 from fltrust.errors import AgentUnavailable, Conflict
-from fltrust.flower import TrustedClientApp, TrustedGrid, TrustedStrategy
+from fltrust.flower import TrustedClientApp, TrustedGrid, TrustedStrategy, trusting
 from fltrust.flower.policy import TrustPolicy
 from fltrust.flower.trusting import trusted_grid
-from fltrust.testing import LocalFederation, mischief
+from fltrust.testing import LocalFederation, LocalGrid, mischief
 from fltrust.updates import StructurePolicy
 
 POLICY = TrustPolicy(waits=QUICK)
@@ -225,3 +230,41 @@ def test_without_evaluation_only_training_is_on_record() -> None:
     with LocalFederation(honest(), 2) as federation:
         _, reports = train(federation, rounds=3)
     assert [r.key.phase for r in reports] == ["train"] * 3
+
+
+class Deployed:
+    """A grid that brings no agent, as the one that Flower gives to a ServerApp's process."""
+
+    def __init__(self, inner: LocalGrid) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("aggregator_agent", "clock"):
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+
+def test_over_the_agents_socket_it_runs_and_closes_the_run_when_the_process_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    at_exit: list[Any] = []
+    monkeypatch.setattr(trusting.atexit, "register", lambda *call: at_exit.append(call))
+    monkeypatch.setenv("FLTRUST_AGENT_SOCKET", str(tmp_path / "run" / "agent.sock"))
+    with LocalFederation(honest(), 2) as federation:
+        core = federation.grid.aggregator_agent
+        assert isinstance(core, AggregatorCore)
+        server = AgentServer(
+            tmp_path / "run" / "agent.sock", handlers=aggregator_handlers(core), log=core.log
+        )
+        server.start()
+        try:
+            strategy = TrustedStrategy(FedAvg(fraction_evaluate=0.0), policy=POLICY)
+            for _ in range(2):
+                strategy.start(cast(Grid, Deployed(federation.grid)), initial_arrays=model(), num_rounds=1)
+                assert [len(r.admitted) for r in strategy.reports] == [2]
+            assert federation["site-0"].view.is_open(federation.run_id)
+            ((call, *arguments),) = at_exit  # once, however many strategies
+            call(*arguments)
+        finally:
+            server.stop()
+        assert not federation["site-0"].view.is_open(federation.run_id)
