@@ -165,8 +165,9 @@ def rounds(story: Story, lab: Lab, board: Board, run: Run, *, token: str) -> tup
         idle=board.refresh,
     )
     began = time.time()
-    lab.fltrust_json("revoke", HOSTILE, "--reason", "key-compromise", "--compromised-since", "1m")
-    acknowledged = time.time()
+    (event,) = lab.fltrust_json("revoke", HOSTILE, "--reason", "key-compromise", "--compromised-since", "1m")
+    ended = time.time()
+    acknowledged = datetime.fromisoformat(event["at"]).timestamp()
     tail.wait(
         lambda: bool(tail.find("round-sealed", round=2)),
         "round 2 to be sealed",
@@ -185,7 +186,7 @@ def rounds(story: Story, lab: Lab, board: Board, run: Run, *, token: str) -> tup
     )
     story.console.print(
         f"[dim]second terminal:[/] $ fltrust revoke {HOSTILE} --reason key-compromise   "
-        f"[dim]({acknowledged - began:.1f} s with its start-up)[/]"
+        f"[dim]({ended - began:.1f} s with its start-up)[/]"
     )
     return sealed - acknowledged, refused
 
