@@ -213,7 +213,7 @@ def running_superlink(
         finally:
             done.set()
 
-    thread = threading.Thread(target=work, name="superlink")
+    thread = threading.Thread(target=work, name="superlink", daemon=True)
     thread.start()
     try:
         assert done.wait(30)

@@ -129,7 +129,9 @@ class RunningSupernode:
     def __init__(self, host: SiteHost, superlink: RunningSuperlink, mode: Mode, *more: str) -> None:
         self.host = host
         self.result: int | BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(superlink, mode, more), name="supernode")
+        self._thread = threading.Thread(
+            target=self._run, args=(superlink, mode, more), name="supernode", daemon=True
+        )
         self._thread.start()
 
     def _run(self, superlink: RunningSuperlink, mode: Mode, more: tuple[str, ...]) -> None:
@@ -222,7 +224,7 @@ def beating(domain: Domain) -> Iterator[None]:
         while not stop.wait(1.0):
             domain.beat()
 
-    thread = threading.Thread(target=beat)
+    thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
         yield
