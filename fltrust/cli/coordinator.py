@@ -31,6 +31,14 @@ Passphrase = Annotated[
         show_default=False,
     ),
 ]
+RootPassphrase = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="FLTRUST_ROOT_PASSPHRASE_FILE",
+        help="File (0600) with the passphrase of the root key. Without it, you are asked.",
+        show_default=False,
+    ),
+]
 _DEFAULT = Path("~/.fltrust/coordinator")
 
 
@@ -57,14 +65,7 @@ def init(
         str, typer.Option(help="How long a participant's certificate lives.")
     ] = "1h",
     passphrase_file: Passphrase = None,
-    root_passphrase_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="FLTRUST_ROOT_PASSPHRASE_FILE",
-            help="File (0600) with the passphrase of the root key. Without it, you are asked.",
-            show_default=False,
-        ),
-    ] = None,
+    root_passphrase_file: RootPassphrase = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a trust domain: a root and an issuing CA, the database, and the first operator.
@@ -133,6 +134,26 @@ def operator(
         replace=replace,
     )
     say(f"Operator {name}: {state}")
+
+
+@app.command("renew-ca")
+def renew_ca(
+    folder: Folder = _DEFAULT,
+    root_passphrase_file: RootPassphrase = None,
+) -> None:
+    """Give the issuing CA, which lives a year, its next certificate from the root. The key stays.
+
+    Needs root.key and its passphrase. Restart the coordinator afterwards; what was issued before stays valid.
+    """
+    from fltrust.clock import SystemClock
+    from fltrust.pki import renew_issuing
+
+    issuing = renew_issuing(
+        folder.expanduser() / "ca",
+        root_passphrase=_passphrase(root_passphrase_file, "root key"),
+        clock=SystemClock(),
+    )
+    say(f"The issuing CA is valid until {issuing.not_valid_after_utc:%Y-%m-%d}. Restart the coordinator.")
 
 
 def _passphrase(path: Path | None, what: str, *, confirm: bool = False) -> bytes:

@@ -74,7 +74,7 @@ class WatchStream:
                 if frames:
                     continue
                 # The first beat comes at once: it tells a watcher that resumes that its view is fresh.
-                if has_beaten and await self._feed.wait(self, after, min(left, self._heartbeat)):
+                if has_beaten and await self._feed.wait(self, after, min(left, self._idle())):
                     continue
                 has_beaten = True
                 await self._beat(after)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from fltrust.clock import SystemClock
 from fltrust.coordinator.folder import CoordinatorSettings, read_settings
 from fltrust.coordinator.process import initialise, issue_operator
 from fltrust.enrollment.state import AgentState
 from fltrust.errors import Conflict, FltrustError, Malformed
 from fltrust.identity import Name, Role, TrustDomain
+from fltrust.pki import renew_issuing, verify_certificate
 
 PASSPHRASE = b"for the tests"
 
@@ -113,3 +115,14 @@ def test_a_wrong_passphrase_is_told_without_repeating_it(tmp_path: Path) -> None
         issue_operator(tmp_path / "coordinator", Name("b"), issuing_passphrase=b"a-wrong-secret")
     assert refused.value.reason == "passphrase-wrong"
     assert "a-wrong-secret" not in str(refused.value)
+
+
+def test_the_issuing_ca_gets_its_next_certificate_and_everything_issued_stays_valid(tmp_path: Path) -> None:
+    state = AgentState.open(make(tmp_path / "coordinator"))
+    before = (tmp_path / "coordinator" / "ca" / "issuing.pem").read_bytes()
+    renew_issuing(tmp_path / "coordinator" / "ca", root_passphrase=PASSPHRASE, clock=SystemClock())
+    assert (tmp_path / "coordinator" / "ca" / "issuing.pem").read_bytes() != before
+    issue_operator(tmp_path / "coordinator", Name("second"), issuing_passphrase=PASSPHRASE)
+    _, chain = state.load_identity()
+    verified = verify_certificate(chain, bundle=state.load_bundle(), at=SystemClock().now())
+    assert verified.spiffe_id == state.spiffe_id
