@@ -26,7 +26,7 @@ from fltrust.clock import SystemClock
 from fltrust.identity import Role, SpiffeId, TrustDomain
 from fltrust.keys import generate
 from fltrust.pki import Draft, Issuer, TrustBundle, create_issuing, create_root, make_bundle
-from fltrust.revocation import EventKind, TrustEvent
+from fltrust.revocation import EventKind, FeedHeartbeat, TrustEvent
 from fltrust.revocation.view import ReachMode, ReachPolicy, TrustView
 
 TOTAL = 100_000_000
@@ -147,6 +147,7 @@ def _relay(ready: Connection, store: CredentialStore, port: int, folder: Path) -
             view.epoch.next(), EventKind.ENROLLED, CLOCK.now(), subject=who, identity_wide=True
         )
         view.feed(event)
+    view.feed(FeedHeartbeat(view.epoch, CLOCK.now()))
     with Relay(("127.0.0.1", port), credentials=store, view=view, run_folder=folder / "run") as relay:
         ready.send(int(relay.address.split(":")[1]))
         threading.Event().wait()
