@@ -15,6 +15,7 @@ from pathlib import Path
 from fltrust.clock import SystemClock
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+RESULTS = Path(__file__).resolve().parent / "results.json"
 NOTES = Path(__file__).resolve().parent / "notes.json"
 """For each row that falls short, why; written by people."""
 
@@ -70,15 +71,16 @@ SECTIONS = ("startup", "digest", "coordinator", "revocation", "relay", "rounds")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
-        "sections", nargs="*", choices=[*SECTIONS, []], help="only these; prints, writes nothing"
+        "sections", nargs="*", choices=[*SECTIONS, []], help="only these; the others stay as they were"
     )
     wanted = parser.parse_args().sections or SECTIONS
-    found: dict[str, Mapping[str, float]] = {}
+    found: dict[str, Mapping[str, float]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for section in wanted:
         print(f"measuring: {section} …", file=sys.stderr, flush=True)
         found[section] = importlib.import_module(f"benchmarks.{section}").measure()
         print(json.dumps(found[section], indent=2), file=sys.stderr, flush=True)
-    if set(wanted) == set(SECTIONS):
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if set(found) == set(SECTIONS):
         TARGET.write_text(render(found))
         print(f"wrote {TARGET.name}", file=sys.stderr)
     return 0
