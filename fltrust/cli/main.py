@@ -11,9 +11,21 @@ import typer
 
 from fltrust import __version__
 from fltrust.cli import coordinator, participants, revocation, rounds, site, tokens
-from fltrust.cli.exits import INTERRUPTED, OK, UNEXPECTED, exit_code_of
+from fltrust.cli.exits import INTERRUPTED, OK, UNEXPECTED, USAGE, exit_code_of
 from fltrust.cli.output import say
 from fltrust.errors import FltrustError
+
+_EXTRAS = {
+    "alembic": "coordinator",
+    "flwr": "flower",
+    "grpc_health": "coordinator",
+    "grpc_reflection": "coordinator",
+    "httpx": "flower",
+    "psycopg": "postgres",
+    "sqlalchemy": "coordinator",
+    "uvicorn": "flower",
+}
+"""What the base install leaves out, and the extra that brings it."""
 
 DEBUG_VARIABLE = "FLTRUST_DEBUG"
 
@@ -79,6 +91,13 @@ def run(arguments: list[str] | None = None) -> int:
     except FltrustError as error:
         _explain(error)
         return exit_code_of(error)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        say(f"error [missing-extra]: this command needs the package {error.name}, which is not installed")
+        say(f"  pip install 'fltrust[{extra}]'")
+        return USAGE
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's own usage errors
             error.show()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -72,3 +74,25 @@ def test_every_error_has_an_exit_code_with_a_meaning() -> None:
     assert exit_code_of(errors.TokenRefused("x")) == EXIT_CODES[errors.Refused]
     assert exit_code_of(errors.Revoked("x")) == 4
     assert exit_code_of(errors.FltrustError("x")) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("flwr", ["supernode", "--", "--superlink", "127.0.0.1:1"], "flower"),
+        ("flwr", ["superlink", "--"], "flower"),
+        ("sqlalchemy", ["coordinator", "serve"], "coordinator"),
+    ],
+)
+def test_a_command_that_needs_an_extra_says_which(missing: str, arguments: list[str], extra: str) -> None:
+    script = (
+        "import sys\n"
+        f"sys.modules[{missing!r}] = None\n"
+        "from fltrust.cli.main import run\n"
+        f"sys.exit(run({arguments!r}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"pip install 'fltrust[{extra}]'" in done.stderr
