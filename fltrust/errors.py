@@ -13,7 +13,14 @@
     │   ├── SignatureInvalid
     │   ├── StatementRefused    signed, but says something else than it must
     │   ├── UpdateRefused       the content itself: digest, structure, policy
-    │   └── QuorumNotMet
+    │   ├── QuorumNotMet
+    │   └── ArtifactRefused     a model, its signature or its lineage
+    │       ├── Tampered            the bytes are not the ones that were signed
+    │       ├── UntrustedSigner     signed, by somebody whom trust or policy does not name
+    │       ├── EvidenceMissing     signature, timestamp, log entry or lineage that is demanded is not there
+    │       ├── EvidenceInvalid     it is there and does not verify
+    │       ├── Tainted             made of updates that count as compromised
+    │       └── PolicyNotMet        any other demand of the policy
     ├── NotFound
     ├── Conflict                the thing is already there, or in another state
     ├── LimitExceeded           rate, size or count
@@ -144,6 +151,36 @@ class UpdateRefused(Refused):
 
 class QuorumNotMet(Refused):
     default_reason = "quorum-not-met"
+
+
+class ArtifactRefused(Refused):
+    default_reason = "artifact-refused"
+
+
+class Tampered(ArtifactRefused):
+    """``reason``: ``tampered``, or what was found: ``file-missing``, ``file-added``, ``file-changed``…"""
+
+    default_reason = "tampered"
+
+
+class UntrustedSigner(ArtifactRefused):
+    default_reason = "untrusted-signer"
+
+
+class EvidenceMissing(ArtifactRefused):
+    default_reason = "evidence-missing"
+
+
+class EvidenceInvalid(ArtifactRefused):
+    default_reason = "evidence-invalid"
+
+
+class Tainted(ArtifactRefused):
+    default_reason = "tainted"
+
+
+class PolicyNotMet(ArtifactRefused):
+    default_reason = "policy-not-met"
 
 
 class NotFound(FltrustError):

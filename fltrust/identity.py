@@ -5,6 +5,7 @@ An identity is a SPIFFE ID (SPIFFE-ID, section 2) of a fixed shape:
     spiffe://<trust domain>/participant/<name>
     spiffe://<trust domain>/aggregator/<name>
     spiffe://<trust domain>/operator/<name>
+    spiffe://<trust domain>/signer/<name>
     spiffe://<trust domain>/coordinator
 
 Parsing is the only way in; a value that exists is well formed.
@@ -32,6 +33,7 @@ class Role(StrEnum):
     PARTICIPANT = "participant"
     AGGREGATOR = "aggregator"
     OPERATOR = "operator"
+    SIGNER = "signer"
     COORDINATOR = "coordinator"
 
 
@@ -50,7 +52,7 @@ class TrustDomain(str):
 
 
 class Name(str):
-    """The name of a participant, aggregator or operator: one lower-case DNS label."""
+    """The name of a participant, aggregator, operator or signer: one lower-case DNS label."""
 
     __slots__ = ()
 

@@ -20,6 +20,12 @@ EXIT_CODES: dict[type[errors.FltrustError], int] = {
     errors.InvalidInput: 8,
     errors.Unavailable: 9,
     errors.LimitExceeded: 10,
+    errors.UntrustedSigner: 11,
+    errors.Tampered: 12,
+    errors.EvidenceMissing: 13,
+    errors.Tainted: 14,
+    errors.PolicyNotMet: 15,
+    errors.EvidenceInvalid: 5,
 }
 
 MEANINGS: dict[int, str] = {
@@ -34,6 +40,11 @@ MEANINGS: dict[int, str] = {
     8: "malformed or oversized input",
     9: "unavailable: coordinator, agent or storage; try again",
     10: "a limit was reached",
+    11: "untrusted signer: the model is signed, but not by whom you trust",
+    12: "tampered: the bytes are not the ones that were signed",
+    13: "evidence is missing: signature, timestamp, log entry or lineage",
+    14: "tainted: made of updates that count as compromised",
+    15: "another demand of the policy is not met",
     INTERRUPTED: "interrupted",
 }
 

@@ -8,10 +8,12 @@ from types import MappingProxyType
 from fltrust.errors import PermissionDenied
 from fltrust.identity import Role, SpiffeId
 
-_ANYONE = frozenset({Role.PARTICIPANT, Role.AGGREGATOR, Role.OPERATOR})
+_ANYONE = frozenset({Role.PARTICIPANT, Role.AGGREGATOR, Role.OPERATOR, Role.SIGNER})
 _AGGREGATOR = frozenset({Role.AGGREGATOR})
 _OPERATOR = frozenset({Role.OPERATOR})
 _WATCHERS_OF_RUNS = _AGGREGATOR | _OPERATOR
+_SIGNERS = frozenset({Role.AGGREGATOR, Role.SIGNER})
+_READERS_OF_LINEAGE = _SIGNERS | _OPERATOR
 
 METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
     {
@@ -31,6 +33,13 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/fltrust.v1.RoundService/CloseRun": _WATCHERS_OF_RUNS,
         "/fltrust.v1.RoundService/ListRounds": _WATCHERS_OF_RUNS,
         "/fltrust.v1.RoundService/GetRound": _WATCHERS_OF_RUNS,
+        "/fltrust.v1.SigningService/CertifySigner": _SIGNERS,
+        "/fltrust.v1.SigningService/Countersign": _SIGNERS,
+        "/fltrust.v1.LineageService/DescribeRound": _AGGREGATOR,
+        "/fltrust.v1.LineageService/FindLineage": _READERS_OF_LINEAGE,
+        "/fltrust.v1.LineageService/BlastRadius": _OPERATOR,
+        "/fltrust.v1.LineageService/GetTrust": _ANYONE,
+        "/fltrust.v1.LogService/Audit": _OPERATOR,
     }
 )
 """Methods of the mTLS port, and the roles that may call them. What is not here, nobody may."""

@@ -91,6 +91,13 @@ LEAF_PROFILES: Mapping[Role, LeafProfile] = MappingProxyType(
             default_lifetime=timedelta(hours=12),
             max_lifetime=timedelta(days=30),
         ),
+        Role.SIGNER: LeafProfile(
+            role=Role.SIGNER,
+            extended_key_usage=_CLIENT,
+            has_dns_name=False,
+            default_lifetime=timedelta(hours=12),
+            max_lifetime=timedelta(days=30),
+        ),
         Role.AGGREGATOR: LeafProfile(
             role=Role.AGGREGATOR,
             extended_key_usage=_SERVING,

@@ -17,12 +17,12 @@ import binascii
 from dataclasses import dataclass
 from typing import Self
 
+from fltrust import strictjson
 from fltrust.errors import Malformed, Refusal, SignatureInvalid, StatementRefused
 from fltrust.identity import Digest, KeyId
 from fltrust.keys.signer import Signer
 from fltrust.keys.verify import is_p256, verify_signature
 from fltrust.pki.types import VerifiedCertificate
-from fltrust.updates import strictjson
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_ENVELOPE_BYTES = 64 * 1024

@@ -9,10 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
+from fltrust import strictjson
 from fltrust.errors import Malformed, Refusal, StatementRefused
 from fltrust.identity import Digest, Role, SpiffeId, TrustDomain
-from fltrust.updates import strictjson
-from fltrust.updates.strictjson import Fields
+from fltrust.strictjson import Fields
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 INSTRUCTION_PREDICATE = "urn:fltrust:statement:instruction:v1"

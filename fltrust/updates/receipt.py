@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Self
 
+from fltrust import strictjson
 from fltrust.clock import to_rfc3339
 from fltrust.errors import Malformed, Oversized
 from fltrust.identity import Digest, Epoch, NodeId, Role, RunId, SpiffeId, TrustDomain
-from fltrust.updates import strictjson
+from fltrust.strictjson import Fields
 from fltrust.updates.digest import CONTENT_ALGORITHM
 from fltrust.updates.intoto import (
     MAX_SEALED_PAYLOAD_BYTES,
@@ -25,7 +26,6 @@ from fltrust.updates.intoto import (
     decode,
     encode,
 )
-from fltrust.updates.strictjson import Fields
 
 MAX_COHORT = 10_000
 """Admitted and refused entries of one sealed round, each."""

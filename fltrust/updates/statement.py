@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeAlias
 
+from fltrust import strictjson
 from fltrust.clock import to_rfc3339
 from fltrust.errors import Malformed
 from fltrust.identity import Digest, KeyId, NodeId, Role, RunId, SpiffeId, TrustDomain
-from fltrust.updates import strictjson
+from fltrust.strictjson import Fields
 from fltrust.updates.digest import CONTENT_ALGORITHM, MODEL_ALGORITHM
 from fltrust.updates.intoto import (
     INSTRUCTION_PREDICATE,
@@ -46,7 +47,6 @@ from fltrust.updates.intoto import (
     unknown_predicate,
 )
 from fltrust.updates.receipt import AdmittedUpdate, SealedRoundStatement
-from fltrust.updates.strictjson import Fields
 
 __all__ = [
     "INSTRUCTION_PREDICATE",
