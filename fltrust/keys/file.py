@@ -57,7 +57,7 @@ class FileSigner:
         What comes out with no passphrase is the secret itself: hand it over in memory and drop it.
         """
         return self._private_key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, _encryption(passphrase)
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption_for(passphrase)
         )
 
     def to_openssh(self) -> bytes:
@@ -96,6 +96,11 @@ def load(path: Path, *, passphrase: bytes | None) -> FileSigner:
 
 def from_pem(pem: bytes, *, passphrase: bytes | None, where: Path) -> FileSigner:
     """Read the first private key in `pem`, which came from `where`; refusals as `load`."""
+    return _p256(private_key_from_pem(pem, passphrase=passphrase, where=where), where)
+
+
+def private_key_from_pem(pem: bytes, *, passphrase: bytes | None, where: Path) -> object:
+    """Read the first private key in `pem`, of whatever kind; refusals as `load`."""
     encrypted = b"ENCRYPTED" in pem
     if encrypted and passphrase is None:
         raise Refused(
@@ -111,7 +116,7 @@ def from_pem(pem: bytes, *, passphrase: bytes | None, where: Path) -> FileSigner
             hint="encrypt it, or load it without a passphrase",
         )
     try:
-        key = serialization.load_pem_private_key(pem, passphrase)
+        return serialization.load_pem_private_key(pem, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # `from None`: the library's message may quote what it read.
         if encrypted:
@@ -120,7 +125,6 @@ def from_pem(pem: bytes, *, passphrase: bytes | None, where: Path) -> FileSigner
                 reason="passphrase-wrong",
             ) from None
         raise Malformed(f"expected a private key in PKCS#8 PEM in {where}, found something else") from None
-    return _p256(key, where)
 
 
 def read_private(path: Path) -> bytes:
@@ -150,7 +154,8 @@ def _p256(key: object, path: Path) -> FileSigner:
     return FileSigner(key)
 
 
-def _encryption(passphrase: bytes | None) -> serialization.KeySerializationEncryption:
+def encryption_for(passphrase: bytes | None) -> serialization.KeySerializationEncryption:
+    """How a private key is written under this passphrase; `Malformed` for one that OpenSSL cannot read."""
     if passphrase is None:
         return serialization.NoEncryption()
     if not 0 < len(passphrase) <= _MAX_PASSPHRASE:
