@@ -5,10 +5,20 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from fltrust.artifacts.keeping import (
+    AggregateStore,
+    ContributionStore,
+    CosignatureStore,
+    CountersignedStore,
+    ModelStore,
+    TaintStore,
+    TrustMaterialStore,
+)
 from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenStore
 from fltrust.identity import TrustDomain
 from fltrust.revocation.log import EventLog
 from fltrust.rounds.ports import RoundLog, RoundStore
+from fltrust.tlog.ports import LogStore
 
 
 class Transaction(Protocol):
@@ -26,6 +36,22 @@ class Transaction(Protocol):
     def rounds(self) -> RoundStore: ...
     @property
     def log(self) -> RoundLog: ...
+    @property
+    def tlog(self) -> LogStore: ...
+    @property
+    def aggregates(self) -> AggregateStore: ...
+    @property
+    def models(self) -> ModelStore: ...
+    @property
+    def contributions(self) -> ContributionStore: ...
+    @property
+    def taints(self) -> TaintStore: ...
+    @property
+    def countersigned(self) -> CountersignedStore: ...
+    @property
+    def cosignatures(self) -> CosignatureStore: ...
+    @property
+    def trust_material(self) -> TrustMaterialStore: ...
 
 
 class Store(Protocol):

@@ -22,9 +22,12 @@ from fltrust.storage.engine import WRITES, is_memory, make_engine, parse_url, wa
 from fltrust.storage.errors import translated
 from fltrust.storage.feed import Events
 from fltrust.storage.holder import FileHold, Hold, SessionHold
+from fltrust.storage.lineage import Aggregates, Contributions, Models, Taints
+from fltrust.storage.log import Log
 from fltrust.storage.records import Certificates, Enrollments, Tokens
 from fltrust.storage.rounds import Receipts, Rounds
 from fltrust.storage.schema import create, migrate
+from fltrust.storage.signatures import Cosignatures, Countersigned, TrustMaterials
 
 
 class CommitStep(StrEnum):
@@ -44,6 +47,14 @@ class Transaction:
     events: Events
     rounds: Rounds
     log: Receipts
+    tlog: Log
+    aggregates: Aggregates
+    models: Models
+    contributions: Contributions
+    taints: Taints
+    countersigned: Countersigned
+    cosignatures: Cosignatures
+    trust_material: TrustMaterials
 
 
 class Store:
@@ -188,4 +199,12 @@ def _transaction(connection: Connection, head: Row[Any]) -> Transaction:
         events=Events(connection, head=Epoch(head.epoch)),
         rounds=Rounds(connection),
         log=Receipts(connection, head=LogHead(head.seal_index, previous)),
+        tlog=Log(connection, size=head.log_size, peaks=head.log_peaks),
+        aggregates=Aggregates(connection),
+        models=Models(connection),
+        contributions=Contributions(connection),
+        taints=Taints(connection),
+        countersigned=Countersigned(connection),
+        cosignatures=Cosignatures(connection),
+        trust_material=TrustMaterials(connection),
     )

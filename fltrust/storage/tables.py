@@ -21,6 +21,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -49,6 +50,8 @@ _SPIFFE_ID = String(256)
 _KEY_ID = String(64)
 _SERIAL = String(40)
 _RUN_ID = String(20)
+_DIGEST = String(192)
+_INDEX = BigInteger().with_variant(Integer, "sqlite")  # there it is the row's own id
 
 head = Table(
     "head",
@@ -59,6 +62,8 @@ head = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("seal_index", BigInteger, nullable=False),
     Column("seal_hash", LargeBinary),
+    Column("log_size", BigInteger, nullable=False, server_default="0"),
+    Column("log_peaks", LargeBinary),
     CheckConstraint("id = 1", name="head_is_one_row"),
 )
 
@@ -148,7 +153,9 @@ rounds = Table(
     Column("sealed_at", Timestamp),
     Column("seal_index", BigInteger, unique=True),
     Column("request_hash", LargeBinary(32)),
+    Column("log_index", BigInteger),
     PrimaryKeyConstraint("run_id", "step", name="rounds_pkey"),
+    Index("rounds_by_log_index", "log_index", unique=True),
 )
 
 cohorts = Table(
@@ -184,4 +191,135 @@ receipts = Table(
     Column("seal_index", BigInteger, primary_key=True, autoincrement=False),
     Column("payload_hash", LargeBinary(32), nullable=False),
     Column("receipt", LargeBinary, nullable=False),
+)
+
+log_entries = Table(
+    "log_entries",
+    metadata,
+    Column("idx", _INDEX, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("at", Timestamp, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("subjects", Text, nullable=False),
+    Index("log_entries_by_kind", "kind", "idx"),
+    Index("log_entries_by_time", "at"),
+)
+
+# By height: at level L the Merkle Tree Hash of 256**L entries. A row is written once, when it is full.
+log_hashes = Table(
+    "log_hashes",
+    metadata,
+    Column("level", SmallInteger, nullable=False),
+    Column("idx", BigInteger, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    PrimaryKeyConstraint("level", "idx", name="log_hashes_pkey"),
+    sqlite_with_rowid=False,
+)
+
+log_subjects = Table(
+    "log_subjects",
+    metadata,
+    Column("subject", _SPIFFE_ID, nullable=False),
+    Column("idx", BigInteger, nullable=False),
+    PrimaryKeyConstraint("subject", "idx", name="log_subjects_pkey"),
+    sqlite_with_rowid=False,
+)
+
+aggregates = Table(
+    "aggregates",
+    metadata,
+    Column("run_id", _RUN_ID, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("round", BigInteger, nullable=False),
+    Column("tensors", _DIGEST, nullable=False),
+    Column("model", _DIGEST, nullable=False),
+    Column("previous", _DIGEST),
+    Column("log_index", BigInteger, nullable=False, unique=True),
+    Column("bundle", LargeBinary, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("run_id", "step", name="aggregates_pkey"),
+    Index("aggregates_by_tensors", "tensors"),
+    Index("aggregates_by_model", "model"),
+    Index("aggregates_by_previous", "previous"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("log_index", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("subject", _DIGEST, nullable=False),
+    Column("run_id", _RUN_ID),
+    Column("step", BigInteger),
+    Column("signer", _SPIFFE_ID, nullable=False),
+    Column("bundle", LargeBinary, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    Index("models_by_subject", "subject"),
+    Index("models_by_aggregate", "run_id", "step"),
+)
+
+model_tensors = Table(
+    "model_tensors",
+    metadata,
+    Column("log_index", BigInteger, ForeignKey("models.log_index"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("tensors", _DIGEST, nullable=False),
+    PrimaryKeyConstraint("log_index", "position", name="model_tensors_pkey"),
+    Index("model_tensors_by_digest", "tensors"),
+)
+
+contributions = Table(
+    "contributions",
+    metadata,
+    Column("run_id", _RUN_ID, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("participant", _SPIFFE_ID, nullable=False),
+    Column("signed_at", Timestamp, nullable=False),
+    Column("update", _DIGEST, nullable=False),
+    Column("certificate", _DIGEST, nullable=False),
+    Column("log_index", BigInteger, nullable=False),
+    PrimaryKeyConstraint("run_id", "step", "participant", name="contributions_pkey"),
+    Index("contributions_by_participant", "participant", "signed_at"),
+)
+
+taints = Table(
+    "taints",
+    metadata,
+    Column("what", String(16), nullable=False),
+    Column("key", String(48), nullable=False),
+    Column("cause", _SPIFFE_ID, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("since", Timestamp, nullable=False),
+    Column("is_direct", Boolean, nullable=False),
+    Column("log_index", BigInteger, nullable=False),
+    PrimaryKeyConstraint("what", "key", "cause", "epoch", name="taints_pkey"),
+)
+
+countersigned = Table(
+    "countersigned",
+    metadata,
+    Column("request", _DIGEST, primary_key=True),
+    Column("bundle", LargeBinary, nullable=False),
+)
+
+cosignatures = Table(
+    "cosignatures",
+    metadata,
+    Column("witness", String(256), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("line", Text, nullable=False),
+    PrimaryKeyConstraint("witness", "size", name="cosignatures_pkey"),
+    Index("cosignatures_by_size", "size"),
+)
+
+trust_material = Table(
+    "trust_material",
+    metadata,
+    Column("kind", String(32), nullable=False),
+    Column("fingerprint", _DIGEST, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("not_before", Timestamp, nullable=False),
+    Column("not_after", Timestamp),
+    PrimaryKeyConstraint("kind", "fingerprint", name="trust_material_pkey"),
 )

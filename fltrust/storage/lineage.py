@@ -1,0 +1,257 @@
+"""Aggregates, models, contributions and taints: `fltrust.artifacts.keeping` on one connection."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, insert, select
+
+from fltrust.artifacts.keeping import (
+    AggregateRecord,
+    ContributionRecord,
+    ModelRecord,
+    Taint,
+    TaintedKind,
+)
+from fltrust.artifacts.ports import StepOfRun
+from fltrust.identity import Digest, Epoch, RunId, SpiffeId
+from fltrust.storage import tables
+
+
+class Aggregates:
+    """`AggregateStore` over the ``aggregates`` table."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, record: AggregateRecord) -> None:
+        self._connection.execute(
+            insert(tables.aggregates).values(
+                run_id=str(int(record.run_id)),
+                step=record.step,
+                round=record.round,
+                tensors=str(record.tensors),
+                model=str(record.model),
+                previous=None if record.previous is None else str(record.previous),
+                log_index=record.log_index,
+                bundle=record.bundle,
+                recorded_at=record.recorded_at,
+            )
+        )
+
+    def get(self, run_id: RunId, step: int) -> AggregateRecord | None:
+        table = tables.aggregates
+        found = self._where((table.c.run_id == str(int(run_id))) & (table.c.step == step), table.c.step)
+        return found[0] if found else None
+
+    def of_run(self, run_id: RunId) -> tuple[AggregateRecord, ...]:
+        table = tables.aggregates
+        return self._where(table.c.run_id == str(int(run_id)), table.c.step)
+
+    def by_tensors(self, tensors: Digest) -> tuple[AggregateRecord, ...]:
+        table = tables.aggregates
+        return self._where(table.c.tensors == str(tensors), table.c.log_index.desc())
+
+    def by_model(self, model: Digest) -> tuple[AggregateRecord, ...]:
+        table = tables.aggregates
+        return self._where(table.c.model == str(model), table.c.log_index.desc())
+
+    def made_from(self, model: Digest) -> tuple[AggregateRecord, ...]:
+        table = tables.aggregates
+        return self._where(table.c.previous == str(model), table.c.log_index)
+
+    def _where(self, which: ColumnElement[bool], order: Any) -> tuple[AggregateRecord, ...]:
+        rows = self._connection.execute(select(tables.aggregates).where(which).order_by(order))
+        return tuple(map(_aggregate, rows))
+
+
+def _aggregate(row: Row[Any]) -> AggregateRecord:
+    return AggregateRecord(
+        run_id=RunId(int(row.run_id)),
+        step=row.step,
+        round=row.round,
+        tensors=Digest.parse(row.tensors),
+        model=Digest.parse(row.model),
+        previous=None if row.previous is None else Digest.parse(row.previous),
+        log_index=row.log_index,
+        bundle=row.bundle,
+        recorded_at=row.recorded_at,
+    )
+
+
+class Models:
+    """`ModelStore` over ``models`` and ``model_tensors``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, record: ModelRecord) -> None:
+        step = record.aggregate
+        self._connection.execute(
+            insert(tables.models).values(
+                log_index=record.log_index,
+                name=record.name,
+                subject=str(record.subject),
+                run_id=None if step is None else str(int(step.run_id)),
+                step=None if step is None else step.step,
+                signer=str(record.signer),
+                bundle=record.bundle,
+                recorded_at=record.recorded_at,
+            )
+        )
+        rows = [
+            {"log_index": record.log_index, "position": position, "tensors": str(digest)}
+            for position, digest in enumerate(record.tensors)
+        ]
+        if rows:
+            self._connection.execute(insert(tables.model_tensors), rows)
+
+    def get(self, log_index: int) -> ModelRecord | None:
+        found = self._where(tables.models.c.log_index == log_index)
+        return found[0] if found else None
+
+    def by_subject(self, subject: Digest) -> tuple[ModelRecord, ...]:
+        return self._where(tables.models.c.subject == str(subject))
+
+    def by_tensors(self, tensors: Digest) -> tuple[ModelRecord, ...]:
+        holding = select(tables.model_tensors.c.log_index).where(
+            tables.model_tensors.c.tensors == str(tensors)
+        )
+        return self._where(tables.models.c.log_index.in_(holding))
+
+    def of_aggregate(self, run_id: RunId, step: int) -> tuple[ModelRecord, ...]:
+        table = tables.models
+        return self._where((table.c.run_id == str(int(run_id))) & (table.c.step == step))
+
+    def all(self) -> tuple[ModelRecord, ...]:
+        return self._where(None)
+
+    def _where(self, which: ColumnElement[bool] | None) -> tuple[ModelRecord, ...]:
+        query, parts = select(tables.models), select(tables.model_tensors)
+        if which is not None:
+            query = query.where(which)
+            parts = parts.where(
+                tables.model_tensors.c.log_index.in_(select(tables.models.c.log_index).where(which))
+            )
+        tensors: defaultdict[int, list[Digest]] = defaultdict(list)
+        for row in self._connection.execute(parts.order_by(tables.model_tensors.c.position)):
+            tensors[row.log_index].append(Digest.parse(row.tensors))
+        rows = self._connection.execute(query.order_by(tables.models.c.log_index))
+        return tuple(_model(row, tuple(tensors[row.log_index])) for row in rows)
+
+
+def _model(row: Row[Any], tensors: tuple[Digest, ...]) -> ModelRecord:
+    return ModelRecord(
+        name=row.name,
+        subject=Digest.parse(row.subject),
+        tensors=tensors,
+        aggregate=None if row.run_id is None else StepOfRun(RunId(int(row.run_id)), row.step),
+        signer=SpiffeId.parse(row.signer),
+        log_index=row.log_index,
+        bundle=row.bundle,
+        recorded_at=row.recorded_at,
+    )
+
+
+class Contributions:
+    """`ContributionStore` over the ``contributions`` table."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add_all(self, records: Iterable[ContributionRecord]) -> None:
+        rows = [
+            {
+                "run_id": str(int(record.run_id)),
+                "step": record.step,
+                "position": position,
+                "participant": str(record.participant),
+                "signed_at": record.signed_at,
+                "update": str(record.update),
+                "certificate": str(record.certificate),
+                "log_index": record.log_index,
+            }
+            for position, record in enumerate(records)
+        ]
+        if rows:
+            self._connection.execute(insert(tables.contributions), rows)
+
+    def of_round(self, run_id: RunId, step: int) -> tuple[ContributionRecord, ...]:
+        table = tables.contributions
+        rows = self._connection.execute(
+            select(table)
+            .where(table.c.run_id == str(int(run_id)), table.c.step == step)
+            .order_by(table.c.position)
+        )
+        return tuple(map(_contribution, rows))
+
+    def of(self, who: SpiffeId, *, since: datetime) -> tuple[ContributionRecord, ...]:
+        table = tables.contributions
+        rows = self._connection.execute(
+            select(table)
+            .where(table.c.participant == str(who), table.c.signed_at >= since)
+            .order_by(table.c.log_index)
+        )
+        return tuple(map(_contribution, rows))
+
+
+def _contribution(row: Row[Any]) -> ContributionRecord:
+    return ContributionRecord(
+        run_id=RunId(int(row.run_id)),
+        step=row.step,
+        participant=SpiffeId.parse(row.participant),
+        signed_at=row.signed_at,
+        update=Digest.parse(row.update),
+        certificate=Digest.parse(row.certificate),
+        log_index=row.log_index,
+    )
+
+
+class Taints:
+    """`TaintStore` over the ``taints`` table."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, taint: Taint) -> bool:
+        known = any(t.cause == taint.cause and t.epoch == taint.epoch for t in self.of(taint.what, taint.key))
+        if known:
+            return False
+        self._connection.execute(
+            insert(tables.taints).values(
+                what=taint.what,
+                key=taint.key,
+                cause=str(taint.cause),
+                epoch=int(taint.epoch),
+                since=taint.since,
+                is_direct=taint.is_direct,
+                log_index=taint.log_index,
+            )
+        )
+        return True
+
+    def of(self, what: TaintedKind, key: str) -> tuple[Taint, ...]:
+        return self._where((tables.taints.c.what == what) & (tables.taints.c.key == key))
+
+    def all(self) -> tuple[Taint, ...]:
+        return self._where(None)
+
+    def _where(self, which: ColumnElement[bool] | None) -> tuple[Taint, ...]:
+        query = select(tables.taints) if which is None else select(tables.taints).where(which)
+        order = (tables.taints.c.log_index, tables.taints.c.what, tables.taints.c.key)
+        return tuple(map(_taint, self._connection.execute(query.order_by(*order))))
+
+
+def _taint(row: Row[Any]) -> Taint:
+    return Taint(
+        what=TaintedKind(row.what),
+        key=row.key,
+        cause=SpiffeId.parse(row.cause),
+        epoch=Epoch(row.epoch),
+        since=row.since,
+        is_direct=row.is_direct,
+        log_index=row.log_index,
+    )
