@@ -49,6 +49,7 @@ class NpyHeader:
     kind: str
     itemsize: int
     big_endian: bool
+    is_fortran: bool
     offset: int
 
     @property
@@ -87,7 +88,7 @@ def _parse(text: bytes, offset: int) -> NpyHeader:
     match = _HEADER.match(text)
     if match is None:
         raise Malformed("expected an array header as np.save writes it for numbers, got another")
-    order, kind, size, _fortran, dims = (group.decode("ascii") for group in match.groups())
+    order, kind, size, fortran, dims = (group.decode("ascii") for group in match.groups())
     name = _NAMES.get(kind + size)
     if name is None or (order == "|") != (size == "1"):
         raise Malformed(f"expected an array of numbers or booleans, got '{order}{kind}{size}'")
@@ -99,4 +100,6 @@ def _parse(text: bytes, offset: int) -> NpyHeader:
     if max(shape, default=0) > _MAX_BYTES or int(size) * prod(d for d in shape if d) > _MAX_BYTES:
         raise Oversized(f"expected an array of less than 2^63 bytes, got one of shape {shape[:8]}")
     big = order == ">"
-    return NpyHeader(f"{order}{kind}{size}" if big else name, shape, kind, int(size), big, offset)
+    return NpyHeader(
+        f"{order}{kind}{size}" if big else name, shape, kind, int(size), big, fortran == "True", offset
+    )
