@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -28,6 +28,8 @@ class ClientSettings:
 
     timeout: float = 10.0
     seal_timeout: float = 60.0
+    stream_timeout: float = 600.0
+    """For all the answers of one call, taken as fast as the caller of the client takes them."""
     attempts: int = 5
     first_pause: float = 0.1
     max_pause: float = 2.0
@@ -51,15 +53,50 @@ class Caller:
         self._sleep = sleep
         self._monotonic = monotonic
 
-    def unary(self, method: str, request: Message, kind: type[R], *, is_idempotent: bool) -> R:
-        """Send one request; see `_attempts` for what is repeated."""
+    def unary(
+        self,
+        method: str,
+        request: Message,
+        kind: type[R],
+        *,
+        is_idempotent: bool,
+        timeout: float | None = None,
+    ) -> R:
+        """Send one request; see `_attempts` for what is repeated. `timeout` in place of the usual one."""
         data = request.SerializeToString()
 
         def once(channel: grpc.Channel, timeout: float) -> bytes:
             answer: bytes = channel.unary_unary(method, as_is, as_is)(data, timeout=timeout)
             return answer
 
-        return self._attempts(once, kind, self.settings.timeout, is_idempotent)
+        return self._attempts(once, kind, timeout or self.settings.timeout, is_idempotent)
+
+    def answers(self, method: str, request: Message, kind: type[R]) -> Iterator[R]:
+        """Send one request and yield its answers as they come. Closing the iterator ends the call.
+
+        For reads: while no answer has come, it is repeated as an idempotent call is.
+        """
+        data, came = request.SerializeToString(), False
+        pause, attempt = self.settings.first_pause, 1
+        deadline = self._monotonic() + self.settings.stream_timeout
+        while True:
+            with self._channels.lease() as channel:
+                left = max(deadline - self._monotonic(), 0.001)
+                call: Any = channel.unary_stream(method, as_is, as_is)(data, timeout=left)
+                try:
+                    for answer in call:
+                        came = True
+                        yield parse(kind, answer, limit=MAX_SEAL)
+                    return
+                except grpc.RpcError as error:
+                    failed = error_from_call(error)
+                finally:
+                    call.cancel()
+            attempt += 1
+            if came or not _may_repeat(failed, True) or attempt > self.settings.attempts:
+                raise _with_hint(failed) from None
+            self._sleep(pause * self._rng.uniform(0.5, 1.0))
+            pause = min(pause * 2, self.settings.max_pause)
 
     def streamed(
         self, method: str, requests: Callable[[], Iterator[bytes]], kind: type[R], *, is_idempotent: bool

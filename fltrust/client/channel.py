@@ -17,13 +17,13 @@ import grpc
 from fltrust.identity import Role, SpiffeId, TrustDomain
 from fltrust.pki.bundle import bundle_to_pem
 from fltrust.pki.types import TrustBundle
+from fltrust.wire.artifacts import MAX_COUNTERSIGN
 from fltrust.wire.rounds import MAX_SEAL
 from fltrust.wire.tls import TlsMaterial
-from fltrust.wire.values import MAX_MESSAGE
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_SEAL),  # a round with its evidence
-    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_COUNTERSIGN),
     ("grpc.use_local_subchannel_pool", 1),  # a channel with a new certificate never reuses an old connection
     ("grpc.enable_retries", 0),  # what may be sent twice is decided by us, per method
     ("grpc.enable_http_proxy", 0),

@@ -12,29 +12,33 @@ from typing import Any, Self
 
 import grpc
 
+from fltrust.artifacts.ports import BlastRadius, EntryKind, RoundFacts, StepOfRun
 from fltrust.client.calls import Caller, ClientSettings, as_is
 from fltrust.client.channel import ChannelSource
 from fltrust.enrollment.token import decode_token
 from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
 from fltrust.errors import CoordinatorUnavailable
-from fltrust.identity import Epoch, Name, Role, RunId, SpiffeId, TrustDomain
+from fltrust.identity import Digest, Epoch, Name, Role, RunId, SpiffeId, TrustDomain
 from fltrust.pki.types import TrustBundle
 from fltrust.revocation.events import FeedItem, RevocationReason, TrustEvent
 from fltrust.revocation.ports import RevocationTarget
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord
+from fltrust.wire import artifacts as artifacts_codec
 from fltrust.wire import enrollment as enrollment_codec
 from fltrust.wire import methods
 from fltrust.wire import rounds as rounds_codec
 from fltrust.wire import trust as trust_codec
+from fltrust.wire.artifacts import AuditQuery
 from fltrust.wire.errors import error_from_call
-from fltrust.wire.pb import enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire.pb import artifacts_pb2, enrollment_pb2, rounds_pb2, trust_pb2
 from fltrust.wire.tls import TlsMaterial
 from fltrust.wire.values import parse, present
 
 
 class CoordinatorClient:
-    """`Registrar.renew`, `TokenDesk`, `ParticipantDirectory`, `TrustFeed`, `Revoker`, `RoundAuthority`
-    and `RoundArchive`, over mTLS to `address` (``host:port``) as the identity of the credentials.
+    """`Registrar.renew`, `TokenDesk`, `ParticipantDirectory`, `TrustFeed`, `Revoker`, `RoundAuthority`,
+    `RoundArchive`, `SigningDesk` and `LineageArchive`, over mTLS to `address` (``host:port``) as the
+    identity of the credentials.
 
     `credentials` is asked before every call: after a rotation the next call uses the new certificate.
     Safe to use from many threads. Every call has a deadline and raises `CoordinatorUnavailable` when
@@ -197,6 +201,71 @@ class CoordinatorClient:
         )
         present(answer, "round")
         return rounds_codec.record_from_pb(answer.round)
+
+    # Signing and lineage.
+
+    def certify_signer(self, csr_der: bytes) -> tuple[bytes, ...]:
+        """Not repeated when the answer is lost: ask again with a new key."""
+        answer = self._caller.unary(
+            methods.CERTIFY_SIGNER,
+            artifacts_pb2.CertifySignerRequest(csr=csr_der),
+            artifacts_pb2.CertifySignerResponse,
+            is_idempotent=False,
+        )
+        return artifacts_codec.chain_from_pb(answer)
+
+    def countersign(
+        self, envelope: bytes, certificate: bytes, *, entry_kind: EntryKind = EntryKind.HASHEDREKORD
+    ) -> bytes:
+        """Repeated when the answer is lost: the same envelope gives the same bundle."""
+        answer = self._caller.unary(
+            methods.COUNTERSIGN,
+            artifacts_codec.countersign_request_to_pb(envelope, certificate, entry_kind),
+            artifacts_pb2.CountersignResponse,
+            is_idempotent=True,
+            timeout=self._caller.settings.seal_timeout,
+        )
+        return artifacts_codec.countersign_response_from_pb(answer)
+
+    def describe_round(self, run_id: RunId, step: int) -> RoundFacts:
+        answer = self._caller.unary(
+            methods.DESCRIBE_ROUND,
+            artifacts_pb2.DescribeRoundRequest(run_id=run_id, step=step),
+            artifacts_pb2.DescribeRoundResponse,
+            is_idempotent=True,
+        )
+        return artifacts_codec.facts_from_pb(answer)
+
+    def find_lineage(self, query: Digest | StepOfRun) -> Iterator[bytes]:
+        """Yield the bundles as they come; `NotFound` is raised when the first is asked for."""
+        request = artifacts_codec.lineage_request_to_pb(query)
+        for answer in self._caller.answers(methods.FIND_LINEAGE, request, artifacts_pb2.FindLineageResponse):
+            yield artifacts_codec.lineage_response_from_pb(answer)
+
+    def blast_radius(self, who: SpiffeId, since: datetime) -> BlastRadius:
+        answer = self._caller.unary(
+            methods.BLAST_RADIUS,
+            artifacts_codec.blast_request_to_pb(who, since),
+            artifacts_pb2.BlastRadiusResponse,
+            is_idempotent=True,
+            timeout=self._caller.settings.seal_timeout,
+        )
+        return artifacts_codec.blast_from_pb(answer, who=who, since=since)
+
+    def trust_file(self) -> bytes:
+        answer = self._caller.unary(
+            methods.GET_TRUST,
+            artifacts_pb2.GetTrustRequest(),
+            artifacts_pb2.GetTrustResponse,
+            is_idempotent=True,
+        )
+        return artifacts_codec.trust_response_from_pb(answer)
+
+    def audit(self, query: AuditQuery) -> Iterator[bytes]:
+        """Yield the log's entries that the query asks for, each as JSON with its proof, in their order."""
+        request = artifacts_codec.audit_request_to_pb(query)
+        for answer in self._caller.answers(methods.AUDIT, request, artifacts_pb2.AuditResponse):
+            yield artifacts_codec.audit_response_from_pb(answer)
 
 
 class Watch(Iterator[FeedItem]):

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from fltrust.clock import Clock
 from fltrust.coordinator.counters import Counters
+from fltrust.coordinator.desks import Desks
 from fltrust.coordinator.enroller import Enroller, record_of
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.ports import Store
@@ -79,7 +80,15 @@ class Authority:
             identity=SigningIdentity(signer, tuple(chain)),
             counters=self.counters,
         )
+        self._desks: Desks | None = None
         self.use_identity(signer, chain)
+
+    @property
+    def desks(self) -> Desks:
+        """Signing, lineage, trust file and audit; `NotFound` (``no-notary``) where there is no notary."""
+        if self._desks is None:
+            raise NotFound("this coordinator was put together without a notary", reason="no-notary")
+        return self._desks
 
     def bundle(self) -> TrustBundle:
         """The roots of the trust domain."""

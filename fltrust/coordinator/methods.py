@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -15,11 +15,13 @@ from fltrust.coordinator.session import Session
 from fltrust.enrollment.token import encode_token
 from fltrust.identity import RunId
 from fltrust.revocation.events import TrustEvent
+from fltrust.wire import artifacts as artifacts_codec
 from fltrust.wire import enrollment as enrollment_codec
 from fltrust.wire import methods
 from fltrust.wire import rounds as rounds_codec
 from fltrust.wire import trust as trust_codec
-from fltrust.wire.pb import enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire.pb import artifacts_pb2, enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire.values import MAX_MESSAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,16 @@ class Unary:
     act: Callable[[Session, Any], Message]
     is_write: bool = False
     urgency: Urgency = Urgency.USUAL
+    limit: int = MAX_MESSAGE
+    """Bytes of the request. A method that takes more has a few slots of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """One method with one request and many responses; `act` starts them, each is made on a thread."""
+
+    request: type[Message]
+    act: Callable[[Session, Any], Iterator[Message]]
 
 
 def _renew(session: Session, request: enrollment_pb2.RenewRequest) -> Message:
@@ -108,6 +120,42 @@ def _get_round(session: Session, request: rounds_pb2.GetRoundRequest) -> Message
     return rounds_pb2.GetRoundResponse(round=rounds_codec.record_to_pb(record))
 
 
+def _certify_signer(session: Session, request: artifacts_pb2.CertifySignerRequest) -> Message:
+    return artifacts_codec.chain_to_pb(
+        session.certify_signer(artifacts_codec.certify_request_from_pb(request))
+    )
+
+
+def _countersign(session: Session, request: artifacts_pb2.CountersignRequest) -> Message:
+    envelope, certificate, kind = artifacts_codec.countersign_request_from_pb(request)
+    return artifacts_pb2.CountersignResponse(
+        bundle=session.countersign(envelope, certificate, entry_kind=kind)
+    )
+
+
+def _describe_round(session: Session, request: artifacts_pb2.DescribeRoundRequest) -> Message:
+    return artifacts_codec.facts_to_pb(session.describe_round(RunId(request.run_id), request.step))
+
+
+def _blast_radius(session: Session, request: artifacts_pb2.BlastRadiusRequest) -> Message:
+    who, since = artifacts_codec.blast_request_from_pb(request)
+    return artifacts_codec.blast_to_pb(session.blast_radius(who, since))
+
+
+def _get_trust(session: Session, _request: artifacts_pb2.GetTrustRequest) -> Message:
+    return artifacts_pb2.GetTrustResponse(trust=session.trust_file())
+
+
+def _find_lineage(session: Session, request: artifacts_pb2.FindLineageRequest) -> Iterator[Message]:
+    query = artifacts_codec.lineage_request_from_pb(request)
+    return (artifacts_pb2.FindLineageResponse(bundle=bundle) for bundle in session.find_lineage(query))
+
+
+def _audit(session: Session, request: artifacts_pb2.AuditRequest) -> Iterator[Message]:
+    query = artifacts_codec.audit_request_from_pb(request)
+    return (artifacts_pb2.AuditResponse(line=line) for line in session.audit(query))
+
+
 def seal(session: Session, parts: rounds_codec.SealParts) -> Message:
     """The one method whose request is a stream of messages."""
     key, candidates, refused = parts.finish()
@@ -130,9 +178,27 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
         methods.CLOSE_RUN: Unary(rounds_pb2.CloseRunRequest, _close_run, is_write=True),
         methods.LIST_ROUNDS: Unary(rounds_pb2.ListRoundsRequest, _list_rounds),
         methods.GET_ROUND: Unary(rounds_pb2.GetRoundRequest, _get_round),
+        methods.CERTIFY_SIGNER: Unary(artifacts_pb2.CertifySignerRequest, _certify_signer, is_write=True),
+        methods.COUNTERSIGN: Unary(
+            artifacts_pb2.CountersignRequest,
+            _countersign,
+            is_write=True,
+            limit=artifacts_codec.MAX_COUNTERSIGN,
+        ),
+        methods.DESCRIBE_ROUND: Unary(artifacts_pb2.DescribeRoundRequest, _describe_round),
+        methods.BLAST_RADIUS: Unary(artifacts_pb2.BlastRadiusRequest, _blast_radius),
+        methods.GET_TRUST: Unary(artifacts_pb2.GetTrustRequest, _get_trust),
     }
 )
 """The unary methods of the mTLS port; Watch and SealRound are streams, see `fltrust.coordinator.rpc`."""
+
+STREAMED: Mapping[str, Streamed] = MappingProxyType(
+    {
+        methods.FIND_LINEAGE: Streamed(artifacts_pb2.FindLineageRequest, _find_lineage),
+        methods.AUDIT: Streamed(artifacts_pb2.AuditRequest, _audit),
+    }
+)
+"""Methods that answer with a stream that ends."""
 
 
 @dataclass(frozen=True, slots=True)

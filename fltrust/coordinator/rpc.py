@@ -35,11 +35,13 @@ from fltrust.wire import methods
 from fltrust.wire.errors import STATUS_KEY, status_of
 from fltrust.wire.pb import rounds_pb2, trust_pb2
 from fltrust.wire.rounds import SealParts
-from fltrust.wire.values import parse
+from fltrust.wire.values import MAX_MESSAGE, parse
 
 _log = logging.getLogger(__name__)
 
 _ABORT_TIMEOUT = 2.0
+_BATCH = 64
+_BATCH_BYTES = 256 * 1024
 
 M = TypeVar("M", bound=Message)
 
@@ -65,12 +67,12 @@ class Common:
         lane = self.writes if is_write else self.reads
         return await lane.run(lambda: act().SerializeToString(), urgency=urgency)
 
-    async def receive(self, context: Context, kind: type[M]) -> M:
+    async def receive(self, context: Context, kind: type[M], *, limit: int = 0) -> M:
         """Read the one message of a call and parse it; bounded in size and time."""
         data = await within(self.settings.receive_timeout, read(context))
         if data is None:
             raise Malformed(f"expected a {kind.__name__}, got no message")
-        return parse(kind, data, limit=self.settings.max_message)
+        return parse(kind, data, limit=limit or self.settings.max_message)
 
 
 class Port(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -176,6 +178,8 @@ class Mutual:
     rates: RateLimiter
     calls: Slots
     watches: Slots
+    large: Slots
+    """Calls whose request may be large, or whose answers are many."""
     port: Port = field(init=False)
 
     def __post_init__(self) -> None:
@@ -188,6 +192,8 @@ class Mutual:
             return self._watch
         if method == methods.SEAL_ROUND:
             return self._seal
+        if method in table.STREAMED:
+            return self._streamed(method, table.STREAMED[method])
         return self._unary(method, table.UNARY[method])
 
     async def admit(self, method: str | None, context: Context) -> Caller:
@@ -205,16 +211,36 @@ class Mutual:
 
     def _unary(self, name: str, method: table.Unary) -> Behaviour:
         common = self.common
+        is_large = method.limit > MAX_MESSAGE
+        slots = self.large if is_large else self.calls
 
         async def answer(context: Context) -> None:
             caller = await self.admit(name, context)
-            with self.calls.hold(str(caller.spiffe_id)):  # 5
-                request = await common.receive(context, method.request)  # 6
+            with slots.hold(str(caller.spiffe_id)):  # 5
+                request = await common.receive(
+                    context, method.request, limit=method.limit if is_large else 0
+                )  # 6
                 session = common.authority.session(caller)
                 act = partial(method.act, session, request)
                 await context.write(
                     await common.run(act, is_write=method.is_write, urgency=method.urgency)  # 7
                 )
+
+        return answer
+
+    def _streamed(self, name: str, method: table.Streamed) -> Behaviour:
+        """As `_unary`; the answers are made a few at a time, as fast as the caller takes them."""
+        common = self.common
+
+        async def answer(context: Context) -> None:
+            caller = await self.admit(name, context)
+            with self.large.hold(str(caller.spiffe_id)):  # 5
+                request = await common.receive(context, method.request)  # 6
+                session = common.authority.session(caller)
+                answers = await common.reads.run(lambda: method.act(session, request))  # 7
+                while batch := await common.reads.run(lambda: _some(answers)):
+                    for data in batch:
+                        await within(common.settings.stall_timeout, context.write(data))
 
         return answer
 
@@ -248,6 +274,18 @@ class Mutual:
                 stall=common.settings.stall_timeout,
             )
             await stream.run(after)
+
+
+def _some(answers: Iterator[Message]) -> list[bytes]:
+    """The next few answers, serialised: one at least, if there is one, and no more than 256 kB or 64."""
+    batch: list[bytes] = []
+    size = 0
+    for answer in answers:
+        batch.append(answer.SerializeToString())
+        size += len(batch[-1])
+        if size > _BATCH_BYTES or len(batch) == _BATCH:
+            break
+    return batch
 
 
 async def read(context: Context) -> bytes | None:

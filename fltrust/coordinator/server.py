@@ -25,6 +25,7 @@ from fltrust.coordinator.rpc import Bootstrap, Common, Context, Mutual, Port
 from fltrust.coordinator.serve import serve_until_signalled
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.errors import Conflict
+from fltrust.wire.artifacts import MAX_COUNTERSIGN
 
 _log = logging.getLogger(__name__)
 
@@ -162,6 +163,7 @@ class CoordinatorServer:
             rates=RateLimiter(rate=settings.rate, burst=settings.burst, monotonic=time.monotonic),
             calls=Slots("calls", total=settings.calls, per_key=settings.calls_per_identity),
             watches=self._watches,
+            large=Slots("large-calls", total=settings.large, per_key=settings.large_per_identity),
         )
 
         @asynccontextmanager
@@ -188,7 +190,9 @@ class CoordinatorServer:
         *,
         require_client: bool,
     ) -> None:
-        server = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=calls)
+        # Without a certificate nobody sends more than the usual.
+        options = self._options(largest=MAX_COUNTERSIGN if require_client else 0)
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls)
         server.add_generic_rpc_handlers((port,))
         certificate = ServedCertificate(identity, self._authority.bundle(), require_client=require_client)
         try:
@@ -204,11 +208,12 @@ class CoordinatorServer:
         host = address.rpartition(":")[0]
         self._listeners.append(_Listener(name, server, certificate, f"{host}:{taken}"))
 
-    def _options(self) -> list[tuple[str, int]]:
+    def _options(self, *, largest: int) -> list[tuple[str, int]]:
         settings = self._settings
         return [
             ("grpc.so_reuseport", 0),  # two coordinators on one port would share its callers
-            ("grpc.max_receive_message_length", settings.max_message),
+            # gRPC has one bound a port; each method's own is held before its message is parsed.
+            ("grpc.max_receive_message_length", max(settings.max_message, largest)),
             ("grpc.max_send_message_length", settings.max_seal),
             ("grpc.max_metadata_size", settings.max_metadata),
             ("grpc.absolute_max_metadata_size", settings.max_metadata),

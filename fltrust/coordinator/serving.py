@@ -29,6 +29,9 @@ class ServerSettings:
     calls: int = 256
     """Calls at work at once on the mTLS port, and a quarter of it on the bootstrap port."""
     calls_per_identity: int = 32
+    large: int = 16
+    """Calls at work at once whose request may be large (Countersign) or whose answers are many."""
+    large_per_identity: int = 4
     watches: int = 4_000
     watches_per_identity: int = 16
     rate: float = 50.0

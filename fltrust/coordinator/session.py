@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from fltrust.artifacts.ports import BlastRadius, EntryKind, RoundFacts, StepOfRun
 from fltrust.clock import to_rfc3339
 from fltrust.coordinator import standing
 from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.permissions import check_permission
 from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
 from fltrust.errors import CertificateRefused, Malformed, Refusal
-from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
+from fltrust.identity import Digest, Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
 from fltrust.revocation.ports import RevocationTarget
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord
+from fltrust.wire.artifacts import AuditQuery
 
 if TYPE_CHECKING:
     from fltrust.coordinator.authority import Authority
@@ -44,10 +46,10 @@ class Caller:
 class Session:
     """One caller's view of the authority.
 
-    Implements renewal, `TokenDesk`, `ParticipantDirectory`, `Revoker`, `TrustFeed`, `RoundAuthority` and
-    `RoundArchive`. Every method first checks, in this order: the certificate has not run out
-    (``certificate-expired``), stands well at the present epoch (``revoked``, ``held``,
-    ``unknown-identity``), and its role may call the method (``permission-denied``).
+    Implements renewal, `TokenDesk`, `ParticipantDirectory`, `Revoker`, `TrustFeed`, `RoundAuthority`,
+    `RoundArchive`, `SigningDesk` and `LineageArchive`. Every method first checks, in this order: the
+    certificate has not run out (``certificate-expired``), stands well at the present epoch (``revoked``,
+    ``held``, ``unknown-identity``), and its role may call the method (``permission-denied``).
     """
 
     def __init__(self, authority: Authority, caller: Caller) -> None:
@@ -168,12 +170,57 @@ class Session:
         with self._allowed("RoundService/GetRound"):
             return self._authority.rounds.get_round(run_id, step)
 
+    def certify_signer(self, csr_der: bytes) -> tuple[bytes, ...]:
+        with self._allowed("SigningService/CertifySigner"):
+            return self._authority.desks.signing.certify(self._caller.certificate, csr_der)
+
+    def countersign(
+        self, envelope: bytes, certificate: bytes, *, entry_kind: EntryKind = EntryKind.HASHEDREKORD
+    ) -> bytes:
+        with self._allowed("SigningService/Countersign"):
+            return self._authority.desks.signing.countersign(
+                self._caller.certificate, envelope, certificate, entry_kind=entry_kind
+            )
+
+    def describe_round(self, run_id: RunId, step: int) -> RoundFacts:
+        with self._allowed("LineageService/DescribeRound"):
+            return self._authority.desks.lineage.describe_round(self._caller.certificate, run_id, step)
+
+    def find_lineage(self, query: Digest | StepOfRun) -> Iterator[bytes]:
+        """Bundles of provenance, newest first. The caller is judged before each that is read."""
+        with self._allowed("LineageService/FindLineage"):
+            found = self._authority.desks.lineage.find_lineage(query)
+        return self._judged(found)
+
+    def blast_radius(self, who: SpiffeId, since: datetime) -> BlastRadius:
+        with self._allowed("LineageService/BlastRadius"):
+            return self._authority.desks.lineage.blast_radius(who, since)
+
+    def trust_file(self) -> bytes:
+        with self._allowed("LineageService/GetTrust"):
+            return self._authority.desks.trust.trust_file()
+
+    def audit(self, query: AuditQuery) -> Iterator[bytes]:
+        """Entries of the log as JSON lines with proofs. The caller is judged before each that is read."""
+        with self._allowed("LogService/Audit"):
+            found = self._authority.desks.audit.lines(query)
+        return self._judged(found)
+
     @contextmanager
     def _allowed(self, method: str) -> Iterator[None]:
         with self._authority.counters.refusals():
             self._check_caller()
             check_permission(self._caller.spiffe_id, f"/fltrust.v1.{method}")
             yield
+
+    def _judged(self, items: Iterator[bytes]) -> Iterator[bytes]:
+        while True:
+            with self._authority.counters.refusals():
+                self._check_caller()
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
 
     def _check_caller(self) -> None:
         certificate = self._caller.certificate

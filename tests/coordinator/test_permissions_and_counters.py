@@ -10,10 +10,11 @@ from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.permissions import BOOTSTRAP_METHODS, METHODS, check_permission
 from fltrust.errors import PermissionDenied, TokenRefused
 from fltrust.identity import Role, SpiffeId
-from fltrust.wire.pb import enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire.pb import artifacts_pb2, enrollment_pb2, rounds_pb2, trust_pb2
 
 PARTICIPANT = SpiffeId.of(DOMAIN, Role.PARTICIPANT, "site-a")
 AGGREGATOR = SpiffeId.of(DOMAIN, Role.AGGREGATOR, "main")
+SIGNER = SpiffeId.of(DOMAIN, Role.SIGNER, "release")
 OPERATOR = SpiffeId.of(DOMAIN, Role.OPERATOR, "root")
 COORDINATOR = SpiffeId.of(DOMAIN, Role.COORDINATOR)
 
@@ -38,14 +39,18 @@ def _allowed(who: SpiffeId) -> set[str]:
 
 
 def test_every_method_of_the_protocol_is_in_the_table_and_nothing_else() -> None:
-    spoken = set().union(*(_methods_of(pb.DESCRIPTOR) for pb in (enrollment_pb2, rounds_pb2, trust_pb2)))
+    files = (artifacts_pb2, enrollment_pb2, rounds_pb2, trust_pb2)
+    spoken = set().union(*(_methods_of(pb.DESCRIPTOR) for pb in files))
     assert set(METHODS) | BOOTSTRAP_METHODS == spoken
 
 
 def test_each_role_may_call_exactly_what_it_needs() -> None:
-    everyone = {"Renew", "Watch", "GetBundle"}
+    everyone = {"Renew", "Watch", "GetBundle", "GetTrust"}
+    signers = {"CertifySigner", "Countersign", "FindLineage"}
     assert _allowed(PARTICIPANT) == everyone
-    assert _allowed(AGGREGATOR) == everyone | {
+    assert _allowed(SIGNER) == everyone | signers
+    assert _allowed(AGGREGATOR) == everyone | signers | {
+        "DescribeRound",
         "ListParticipants",
         "OpenRound",
         "SealRound",
@@ -53,12 +58,18 @@ def test_each_role_may_call_exactly_what_it_needs() -> None:
         "ListRounds",
         "GetRound",
     }
-    assert _allowed(OPERATOR) == {m.rpartition("/")[2] for m in METHODS} - {"OpenRound", "SealRound"}
+    assert _allowed(OPERATOR) == {m.rpartition("/")[2] for m in METHODS} - {
+        "OpenRound",
+        "SealRound",
+        "DescribeRound",
+        "CertifySigner",
+        "Countersign",
+    }
     assert _allowed(COORDINATOR) == set()
 
 
 def test_a_method_that_is_not_in_the_table_is_denied_to_everybody() -> None:
-    for who in (PARTICIPANT, AGGREGATOR, OPERATOR, COORDINATOR):
+    for who in (PARTICIPANT, AGGREGATOR, SIGNER, OPERATOR, COORDINATOR):
         for method in ("/fltrust.v1.RoundService/DeleteRound", "", "/fltrust.v1.EnrollmentService/Enroll"):
             with pytest.raises(PermissionDenied, match="nobody"):
                 check_permission(who, method)

@@ -30,6 +30,7 @@ from fltrust.wire import methods
 from fltrust.wire.errors import error_from_call
 
 COORDINATOR = coordinator_of(DOMAIN)
+ANSWERED_MANY_TIMES = {methods.WATCH, methods.FIND_LINEAGE, methods.AUDIT}
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +45,14 @@ def people(world: ServedWorld) -> dict[Role, Person]:
         Role.PARTICIPANT: world.join("gate-site"),
         Role.AGGREGATOR: world.join("gate-main", Role.AGGREGATOR),
         Role.OPERATOR: world.operator,
+        Role.SIGNER: world.join("gate-release", Role.SIGNER),
     }
 
 
 def call(channel: grpc.Channel, method: str, request: bytes = b"") -> bytes:
     """One call, whatever its kind; raises our error."""
     try:
-        if method == methods.WATCH:
+        if method in ANSWERED_MANY_TIMES:
             answer: bytes = next(channel.unary_stream(method)(request, timeout=10))
         else:
             answer = channel.unary_unary(method)(request, timeout=10)

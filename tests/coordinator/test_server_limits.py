@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from server_world import DOMAIN, served
+from server_world import DOMAIN, ServedWorld, served
 
 from fltrust.client.channel import coordinator_of, open_bootstrap_channel
 from fltrust.coordinator.lanes import Lane, Urgency
@@ -23,6 +23,7 @@ from fltrust.pki import bundle_to_pem
 from fltrust.rounds.types import Candidate, RoundKey
 from fltrust.updates import Phase
 from fltrust.wire import methods
+from fltrust.wire.artifacts import MAX_COUNTERSIGN
 from fltrust.wire.errors import error_from_call
 from fltrust.wire.values import MAX_MESSAGE
 
@@ -58,20 +59,37 @@ def test_an_address_that_enrolls_too_fast_is_slowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("port", ["bootstrap", "mtls"])
 def test_a_message_above_the_bound_is_refused(tmp_path: Path, port: str) -> None:
     with served(tmp_path) as world:
-        opened = (
-            world.channel(world.operator.credentials)
-            if port == "mtls"
-            else grpc.secure_channel(
-                world.bootstrap,
-                grpc.ssl_channel_credentials(bundle_to_pem(world.ca.bundle)),
-                [("grpc.ssl_target_name_override", coordinator_of(DOMAIN).dns_name)],
+        if port == "mtls":  # one method takes more, so the port does; each method keeps to its own bound
+            opened, method, size = (
+                world.channel(world.operator.credentials),
+                methods.CREATE_TOKEN,
+                MAX_MESSAGE,
             )
-        )
-        method = methods.CREATE_TOKEN if port == "mtls" else methods.ENROLL
+        else:
+            opened, method, size = _bootstrap_channel(world), methods.ENROLL, MAX_MESSAGE
         with opened as channel, pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(method)(b"\0" * (MAX_MESSAGE + 1), timeout=10)
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            channel.unary_unary(method)(b"\0" * (size + 1), timeout=10)
+        if port == "mtls":
+            assert error_from_call(caught.value).reason == "oversized"
+        else:
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         world.operator.client.get_bundle()
+
+
+def test_a_message_above_every_bound_is_not_even_taken(tmp_path: Path) -> None:
+    with served(tmp_path) as world, world.channel(world.operator.credentials) as channel:
+        request = b"\0" * (MAX_COUNTERSIGN + 1)
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(methods.COUNTERSIGN)(request, timeout=10)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def _bootstrap_channel(world: ServedWorld) -> grpc.Channel:
+    return grpc.secure_channel(
+        world.bootstrap,
+        grpc.ssl_channel_credentials(bundle_to_pem(world.ca.bundle)),
+        [("grpc.ssl_target_name_override", coordinator_of(DOMAIN).dns_name)],
+    )
 
 
 def test_metadata_above_the_bound_is_refused(tmp_path: Path) -> None:
