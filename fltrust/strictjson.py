@@ -45,6 +45,25 @@ def decode(data: bytes, *, limit: int, what: str) -> dict[str, object]:
     return dict(value)
 
 
+def decode_any(data: bytes, *, limit: int, what: str) -> object:
+    """Read JSON that others wrote, in any spacing and order: what it says may still be read in one way only.
+
+    Raises `Oversized` past `limit` bytes (before anything is parsed), else `Malformed`: duplicate keys,
+    fractions, nesting that is too deep.
+    """
+    if len(data) > limit:
+        raise Oversized(f"expected {what} of at most {limit} bytes, got {len(data)}")
+    try:
+        return json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_without_duplicates,
+            parse_float=_no_number,
+            parse_constant=_no_number,
+        )
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"expected {what} as JSON, got something else: {str(error)[:120]}") from None
+
+
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -78,6 +97,10 @@ class Fields:
         if name not in self._left:
             raise Malformed(f"expected a field {name!r} in {self._what}, got none")
         return self._left.pop(name)
+
+    def take(self, name: str) -> object:
+        """What stands there, or None where nothing does."""
+        return self._left.pop(name, None)
 
     def text(self, name: str, *, limit: int) -> str:
         value = self.any(name)
@@ -123,6 +146,29 @@ class Fields:
             self.any(name)
             return None
         return self.digest(name)
+
+    def is_null(self, name: str) -> bool:
+        """Whether the field is there and null; then it is taken."""
+        if self._left.get(name, "") is None:
+            self.any(name)
+            return True
+        return False
+
+    def flag(self, name: str) -> bool:
+        value = self.any(name)
+        if not isinstance(value, bool):
+            self._fail(name, "true or false")
+        return value
+
+    def texts(self, name: str, *, limit: int, each: int) -> list[str]:
+        """A list of at most `limit` texts of at most `each` characters."""
+        value = self.any(name)
+        if not isinstance(value, list) or len(value) > limit:
+            self._fail(name, f"a list of at most {limit} texts")
+        for item in value:
+            if not isinstance(item, str) or len(item) > each:
+                self._fail(name, f"texts of at most {each} characters")
+        return value
 
     def choice(self, name: str, kind: type[_Choice]) -> _Choice:
         try:
