@@ -24,15 +24,8 @@ from fltrust.tlog.acts import (
     EnrollmentRefused,
     LogOpened,
     ParticipantCertificate,
-    PublicName,
     PublicNames,
     SealedRound,
-    Taint,
-    TaintedAggregate,
-    TaintedModel,
-    TaintedRound,
-    TrustEventEntry,
-    TrustEventWord,
     parse_act,
 )
 from fltrust.tlog.ctleaf import (
@@ -43,6 +36,9 @@ from fltrust.tlog.ctleaf import (
     to_milliseconds,
 )
 from fltrust.tlog.ports import MAX_ENTRY, NewEntry
+from fltrust.tlog.stated import PublicName
+from fltrust.tlog.taints import Taint, TaintedAggregate, TaintedModel, TaintedRound
+from fltrust.tlog.trustevents import TrustEventEntry, TrustEventWord
 
 __all__ = [
     "CertificateLeaf",
