@@ -23,8 +23,8 @@ PARALLEL_FROM_BYTES = 2**22
 
 _MOST_WORKERS = 16  # memory bandwidth ends the gain before that
 
-Progress = Callable[[int], None]
-"""Told the bytes hashed since it was last told, by any thread, one at a time."""
+Progress = Callable[[int, int], None]
+"""Told the bytes hashed so far and those to hash in all; from any thread, one call at a time."""
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
