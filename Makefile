@@ -11,7 +11,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-flower check bench format protos cli-docs clean
+.PHONY: help setup demo test test-flower strangers check bench format protos cli-docs clean
 
 help: ## what there is to run
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,6 +33,9 @@ test: $(STAMP) ## every test
 
 test-flower: $(STAMP) ## the Flower-facing tests on every other Flower minor that installs
 	$(BIN)/python tools/test_flower_versions.py
+
+strangers: $(STAMP) ## environments of the verifiers and registries that the tests try ours on
+	$(BIN)/python -m tools.strangers
 
 check: $(STAMP) ## lint, types, import contract, generated files
 	$(BIN)/ruff check $(SOURCES)
@@ -56,4 +59,4 @@ cli-docs: $(STAMP) ## write docs/reference/cli.md from --help
 	$(BIN)/python tools/generate_cli_docs.py
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .venv-flwr-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo
+	rm -rf $(VENV) .venv-flwr-* .venv-strangers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo

@@ -1,0 +1,116 @@
+"""Environments of verifiers and registries that we did not write, each pinned, beside `.venv`.
+
+    python -m tools.strangers            # make every one that is missing, and name them
+    python -m tools.strangers mlflow     # only this one
+
+The tests make the one they need on first use (`environment`, `node_modules`); a second call does
+nothing until the pins or fltrust's own dependencies change.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PINS = ROOT / "tools" / "strangers"
+HOME = ROOT / ".venv-strangers"
+
+SIGSTORE = ("sigstore-4.5", "sigstore-4.4", "sigstore-4.3")
+"""sigstore-python, the newest three minor versions."""
+ORACLE = "oracle"
+"""model-signing, the reference implementation of OMS, with what its wheel forgets to ask for."""
+MLFLOW = "mlflow"
+"""MLflow, and a base install of fltrust: nothing of Flower, torch or the coordinator."""
+NODE = "node"
+"""@sigstore/verify 3 and 4, and the Node.js that both run on."""
+
+WITH_FLTRUST = frozenset({MLFLOW})
+PYTHONS = (*SIGSTORE, ORACLE, MLFLOW)
+
+
+class CannotInstall(Exception):
+    """The machine does not let this environment be made: no registry, no npm."""
+
+
+def environment(name: str) -> Path:
+    """The Python of a stranger's environment, made now if it is not there. Safe across processes."""
+    folder = HOME / name
+    python = folder / "bin" / "python"
+    with _made_once(name, [PINS / f"{name}.txt"], with_fltrust=name in WITH_FLTRUST) as missing:
+        if missing:
+            _run([sys.executable, "-m", "venv", "--without-pip", "--clear", str(folder)])
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
+            _run([*pip, "--no-deps", "--requirement", str(PINS / f"{name}.txt")])
+            if name in WITH_FLTRUST:
+                _run([*pip, "--constraint", str(PINS / f"{name}.txt"), "--editable", str(ROOT)])
+    return python
+
+
+def node_modules() -> Path:
+    """The folder with npm's packages and `bin/node`, made now if it is not there."""
+    folder = HOME / NODE
+    pins = [PINS / "package.json", PINS / "package-lock.json"]
+    with _made_once(NODE, pins, with_fltrust=False) as missing:
+        if missing:
+            npm = shutil.which("npm")
+            if npm is None:
+                raise CannotInstall("npm is not on this machine")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for pin in pins:
+                shutil.copy(pin, folder)
+            _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder)
+    return folder / "node_modules"
+
+
+def node() -> Path:
+    """The Node.js that `node_modules` brings: new enough for every verifier there."""
+    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    binary = node_modules() / f"node-linux-{machine}" / "bin" / "node"
+    if not binary.exists():
+        raise CannotInstall(f"npm has no Node.js for {platform.system()} on {platform.machine()}")
+    return binary
+
+
+@contextmanager
+def _made_once(name: str, pins: list[Path], *, with_fltrust: bool) -> Iterator[bool]:
+    """Hold the environment's lock; yields whether it has to be made, and stamps it when that went well."""
+    HOME.mkdir(exist_ok=True)
+    sources = [*pins, ROOT / "pyproject.toml"] if with_fltrust else pins
+    wanted = hashlib.sha256(b"\0".join(p.read_bytes() for p in sources)).hexdigest()
+    stamp = HOME / f"{name}.stamp"
+    with (HOME / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = not stamp.exists() or stamp.read_text() != wanted
+        if missing:
+            stamp.unlink(missing_ok=True)
+        yield missing
+        if missing:
+            stamp.write_text(wanted)
+
+
+def _run(command: list[str], cwd: Path = ROOT) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-12:])
+        raise CannotInstall(f"{' '.join(command[:6])} … failed:\n{tail}")
+
+
+def main() -> int:
+    for name in sys.argv[1:] or (*PYTHONS, NODE):
+        if name not in (*PYTHONS, NODE):
+            raise SystemExit(f"no such stranger: {name}; there are {', '.join((*PYTHONS, NODE))}")
+        print(f"{name}: {node() if name == NODE else environment(name)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
