@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Protocol, Self
 from weakref import WeakSet
 
 from cryptography import x509
@@ -30,6 +30,24 @@ from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES
 from fltrust.pki.signing import SignerKey
 
 Entropy = Callable[[int], bytes]
+
+
+class AnyDraft(Protocol):
+    """What drafts of every profile say. A draft is an occasion: hashed and compared by identity."""
+
+    @property
+    def spiffe_id(self) -> SpiffeId:
+        """Whose certificate it will be."""
+        ...
+
+    @property
+    def public_key(self) -> ec.EllipticCurvePublicKey: ...
+
+    @property
+    def not_before(self) -> datetime: ...
+
+    @property
+    def not_after(self) -> datetime: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -96,7 +114,7 @@ class Issuer:
             certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         )
         self._lock = threading.Lock()
-        self._redeemed: WeakSet[Draft] = WeakSet()  # a draft that is gone cannot come back
+        self._redeemed: WeakSet[AnyDraft] = WeakSet()  # a draft that is gone cannot come back
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -120,8 +138,18 @@ class Issuer:
         """
         # 1.
         lint(draft)
-        self._check_against_issuer(draft)
+        self.check_covers(draft)
         # 2.
+        self.spend(draft)
+        # 3.
+        serial = self.draw_serial()
+        certificate = self.sign(self._build(draft, serial))
+        # 4.
+        self._check_issued(certificate, draft, serial)
+        return certificate
+
+    def spend(self, draft: AnyDraft) -> None:
+        """Mark a draft as redeemed, once and for good; a spent one raises `Conflict`."""
         with self._lock:
             if draft in self._redeemed:
                 raise Conflict(
@@ -129,14 +157,40 @@ class Issuer:
                     hint="make a new draft for every certificate",
                 )
             self._redeemed.add(draft)
-        # 3.
-        serial = new_serial(self._entropy)
-        certificate = self._build(draft, serial).sign(self._key, SHA256())
-        # 4.
-        self._check_issued(certificate, draft, serial)
-        return certificate
 
-    def _check_against_issuer(self, draft: Draft) -> None:
+    def draw_serial(self) -> Serial:
+        return new_serial(self._entropy)
+
+    def begin(self, draft: AnyDraft, serial: Serial) -> x509.CertificateBuilder:
+        """Start a certificate with what every leaf of this issuer has: the draft's key and times, cA:false,
+        the issuer's name and both key identifiers."""
+        return (
+            x509.CertificateBuilder()
+            .issuer_name(self._certificate.subject)
+            .public_key(draft.public_key)
+            .serial_number(serial)
+            .not_valid_before(draft.not_before)
+            .not_valid_after(draft.not_after)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(subject_key_identifier(draft.public_key), critical=False)
+            .add_extension(self._authority_key, critical=False)
+        )
+
+    def sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """Sign what was linted and spent before. For the profiles of this room alone."""
+        return builder.sign(self._key, SHA256())
+
+    def check_signed(self, certificate: x509.Certificate) -> x509.Certificate:
+        """Parse what was signed again, from its bytes, and return it if it verifies under this issuer."""
+        parsed = x509.load_der_x509_certificate(certificate.public_bytes(Encoding.DER))
+        try:
+            parsed.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            refuse("expected the issued certificate to verify under its issuer, it does not")
+        return parsed
+
+    def check_covers(self, draft: AnyDraft) -> None:
+        """Return only if the draft is of the issuer's domain, within its validity, not for its own key."""
         who = draft.spiffe_id
         if who.domain != self._domain:
             refuse(
@@ -160,26 +214,18 @@ class Issuer:
     def _build(self, draft: Draft, serial: Serial) -> x509.CertificateBuilder:
         profile = LEAF_PROFILES[draft.spiffe_id.role]
         return (
-            x509.CertificateBuilder()
+            self.begin(draft, serial)
             .subject_name(x509.Name([]))
-            .issuer_name(self._certificate.subject)
-            .public_key(draft.public_key)
-            .serial_number(serial)
-            .not_valid_before(draft.not_before)
-            .not_valid_after(draft.not_after)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(profile.key_usage, critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage(sorted(profile.extended_key_usage, key=lambda oid: oid.dotted_string)),
                 critical=False,
             )
             .add_extension(x509.SubjectAlternativeName(expected_names(draft.spiffe_id)), critical=True)
-            .add_extension(subject_key_identifier(draft.public_key), critical=False)
-            .add_extension(self._authority_key, critical=False)
         )
 
     def _check_issued(self, certificate: x509.Certificate, draft: Draft, serial: Serial) -> None:
-        leaf = read_leaf(x509.load_der_x509_certificate(certificate.public_bytes(Encoding.DER)))
+        leaf = read_leaf(self.check_signed(certificate))
         check_profile(leaf)
         extensions = leaf.extensions
         if (
@@ -193,10 +239,6 @@ class Issuer:
             or list(leaf.certificate.subject)
         ):
             refuse(f"expected the issued certificate to say what the draft of {draft.spiffe_id} says")
-        try:
-            leaf.certificate.verify_directly_issued_by(self._certificate)
-        except (ValueError, TypeError, InvalidSignature):
-            refuse(f"expected the certificate of {draft.spiffe_id} to verify under its issuer, it does not")
 
 
 def new_serial(entropy: Entropy) -> Serial:

@@ -59,6 +59,7 @@ def test_lifetimes_are_the_stated_ones() -> None:
         Role.AGGREGATOR: (hour, 24 * hour),
         Role.OPERATOR: (12 * hour, 30 * 24 * hour),
         Role.COORDINATOR: (24 * hour, 7 * 24 * hour),
+        Role.SIGNER: (12 * hour, 30 * 24 * hour),
     }
     assert {r: (p.default_lifetime, p.max_lifetime) for r, p in LEAF_PROFILES.items()} == stated
 
