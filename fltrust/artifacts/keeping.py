@@ -24,6 +24,9 @@ class AggregateRecord:
     `tensors` is the digest of the canonical tensor set, `model` and `previous` are model digests
     (`fltrust.updates.digest`) of it and of the model that the round trained from (None at step 0).
     `bundle` is the provenance's Sigstore bundle, `log_index` where it stands in the log.
+
+    `parent` is the aggregate that the provenance states before it. `same_as` are those that it is known to
+    come from without saying so: an initial model with the tensors of an earlier aggregate.
     """
 
     run_id: RunId
@@ -35,10 +38,16 @@ class AggregateRecord:
     log_index: int
     bundle: bytes
     recorded_at: datetime
+    parent: StepOfRun | None = None
+    same_as: tuple[StepOfRun, ...] = ()
+
+    @property
+    def place(self) -> StepOfRun:
+        return StepOfRun(self.run_id, self.step)
 
 
 class AggregateStore(Protocol):
-    """One aggregate for each step of a run."""
+    """One aggregate for each step of a run. Records that are read come without `parent` and `same_as`."""
 
     def add(self, record: AggregateRecord) -> None: ...
 
@@ -58,6 +67,17 @@ class AggregateStore(Protocol):
 
     def made_from(self, model: Digest) -> tuple[AggregateRecord, ...]:
         """Aggregates whose round trained from this model, in the order recorded."""
+        ...
+
+    def descendants(self, of: Iterable[StepOfRun]) -> tuple[AggregateRecord, ...]:
+        """Those aggregates and all that come from them, stated or not, across runs, in the order recorded.
+
+        For walking far: they come with an empty `bundle`.
+        """
+        ...
+
+    def ancestry(self, of: StepOfRun, *, limit: int) -> tuple[StepOfRun, ...]:
+        """That aggregate and those before it as provenance states them, the newest first."""
         ...
 
 
@@ -93,6 +113,13 @@ class ModelStore(Protocol):
 
     def of_aggregate(self, run_id: RunId, step: int) -> tuple[ModelRecord, ...]:
         """Models that say they come from this step of a run."""
+        ...
+
+    def made_of(self, places: Iterable[StepOfRun], tensors: Iterable[Digest]) -> tuple[ModelRecord, ...]:
+        """Models that say they come from one of these aggregates, or hold a file of these tensors.
+
+        For walking far: they come with an empty `bundle` and without `tensors`.
+        """
         ...
 
     def all(self) -> tuple[ModelRecord, ...]: ...

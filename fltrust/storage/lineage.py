@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, insert, literal, select, tuple_
 
 from fltrust.artifacts.keeping import (
     AggregateRecord,
@@ -19,6 +20,9 @@ from fltrust.artifacts.keeping import (
 from fltrust.artifacts.ports import StepOfRun
 from fltrust.identity import Digest, Epoch, RunId, SpiffeId
 from fltrust.storage import tables
+
+_IN_ONE_QUERY = 400
+_T = TypeVar("_T")
 
 
 class Aggregates:
@@ -41,11 +45,59 @@ class Aggregates:
                 recorded_at=record.recorded_at,
             )
         )
+        parents = dict.fromkeys(record.same_as, False)
+        if record.parent is not None:
+            parents[record.parent] = True
+        rows = [
+            {
+                "run_id": str(int(record.run_id)),
+                "step": record.step,
+                "parent_run_id": str(int(parent.run_id)),
+                "parent_step": parent.step,
+                "is_stated": is_stated,
+            }
+            for parent, is_stated in parents.items()
+        ]
+        if rows:
+            self._connection.execute(insert(tables.aggregate_parents), rows)
 
     def get(self, run_id: RunId, step: int) -> AggregateRecord | None:
         table = tables.aggregates
         found = self._where((table.c.run_id == str(int(run_id))) & (table.c.step == step), table.c.step)
         return found[0] if found else None
+
+    def descendants(self, of: Iterable[StepOfRun]) -> tuple[AggregateRecord, ...]:
+        """One recursive query for each `_IN_ONE_QUERY` places; UNION ends it in whatever graph."""
+        table, parents = tables.aggregates, tables.aggregate_parents
+        found: dict[StepOfRun, AggregateRecord] = {}
+        for part in _parts(place for place in of if place not in found):
+            known = select(table.c.run_id, table.c.step).where(_places(table, part)).cte(recursive=True)
+            known = known.union(
+                select(parents.c.run_id, parents.c.step).join(
+                    known,
+                    (parents.c.parent_run_id == known.c.run_id) & (parents.c.parent_step == known.c.step),
+                )
+            )
+            light = _without_bundle(table).join(
+                known, (table.c.run_id == known.c.run_id) & (table.c.step == known.c.step)
+            )
+            rows = self._connection.execute(light)
+            found.update((record.place, record) for record in map(_aggregate, rows))
+        return tuple(sorted(found.values(), key=lambda record: record.log_index))
+
+    def ancestry(self, of: StepOfRun, *, limit: int) -> tuple[StepOfRun, ...]:
+        parents = tables.aggregate_parents
+        found = [of]
+        while len(found) < limit:
+            row = self._connection.execute(
+                select(parents.c.parent_run_id, parents.c.parent_step).where(
+                    _is(parents, found[-1]), parents.c.is_stated
+                )
+            ).one_or_none()
+            if row is None:
+                break
+            found.append(StepOfRun(RunId(int(row.parent_run_id)), row.parent_step))
+        return tuple(found)
 
     def of_run(self, run_id: RunId) -> tuple[AggregateRecord, ...]:
         table = tables.aggregates
@@ -126,6 +178,19 @@ class Models:
         table = tables.models
         return self._where((table.c.run_id == str(int(run_id))) & (table.c.step == step))
 
+    def made_of(self, places: Iterable[StepOfRun], tensors: Iterable[Digest]) -> tuple[ModelRecord, ...]:
+        table, parts = tables.models, tables.model_tensors
+        query = _without_bundle(table)
+        conditions: list[ColumnElement[bool]] = [_places(table, part) for part in _parts(places)]
+        for part in _parts(tensors):
+            holding = select(parts.c.log_index).where(parts.c.tensors.in_([str(digest) for digest in part]))
+            conditions.append(table.c.log_index.in_(holding))
+        found: dict[int, ModelRecord] = {}
+        for condition in conditions:
+            rows = self._connection.execute(query.where(condition))
+            found.update((row.log_index, _model(row, ())) for row in rows)
+        return tuple(found[index] for index in sorted(found))
+
     def all(self) -> tuple[ModelRecord, ...]:
         return self._where(None)
 
@@ -154,6 +219,26 @@ def _model(row: Row[Any], tensors: tuple[Digest, ...]) -> ModelRecord:
         bundle=row.bundle,
         recorded_at=row.recorded_at,
     )
+
+
+def _without_bundle(table: Table) -> Select[Any]:
+    columns: list[Any] = [column for column in table.c if column is not table.c.bundle]
+    return select(*columns, literal(b"").label("bundle"))
+
+
+def _is(table: Table, place: StepOfRun) -> ColumnElement[bool]:
+    return (table.c.run_id == str(int(place.run_id))) & (table.c.step == place.step)
+
+
+def _places(table: Table, places: Iterable[StepOfRun]) -> ColumnElement[bool]:
+    return tuple_(table.c.run_id, table.c.step).in_([(str(int(p.run_id)), p.step) for p in places])
+
+
+def _parts(items: Iterable[_T]) -> Iterator[tuple[_T, ...]]:
+    """The items by as many as one query may name."""
+    iterator = iter(items)
+    while part := tuple(islice(iterator, _IN_ONE_QUERY)):
+        yield part
 
 
 class Contributions:
