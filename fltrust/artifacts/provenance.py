@@ -12,9 +12,10 @@
                           update/<public name>          one admitted update: certificate, examples
 
 An initial model has a `model/…` dependency only where it is an aggregate of another run (or of an earlier
-strategy of this one). A public name is a participant's SPIFFE ID or ``pseudonym:<32 hex>``. 64-bit numbers
-are decimal strings. A payload and its dataclass determine each other: `Provenance.from_payload` refuses what
-`to_payload` would not have written.
+strategy of this one). A replay is a run of its own, with a run id of its own; its sealed rounds are those of
+the run whose aggregate is tainted. A public name is a participant's SPIFFE ID or ``pseudonym:<32 hex>``.
+64-bit numbers are decimal strings. A payload and its dataclass determine each other: `Provenance.from_payload`
+refuses what `to_payload` would not have written.
 """
 
 from __future__ import annotations
@@ -142,6 +143,14 @@ class Provenance:
         if self.is_replay != (self.tainted is not None) or self.is_replay != bool(self.without):
             raise Malformed("expected a tainted aggregate and the names left out in a replay, nowhere else")
         before = self.previous
+        if (
+            self.build_type is BuildType.FEDERATED_ROUND
+            and before is not None
+            and before.run_id != self.run_id
+        ):
+            raise Malformed("expected a round to go on from a model of its own run")
+        if self.tainted is not None and self.tainted.run_id == self.run_id:
+            raise Malformed("expected a replay to be a run of its own")
         if before is not None and before.run_id == self.run_id and before.step >= self.step:
             raise Malformed(f"expected a model before step {self.step}, got that of step {before.step}")
         if self.is_initial and before is not None and before.tensors != self.tensors:

@@ -75,6 +75,7 @@ ROUND = replace(
 REPLAY = replace(
     ROUND,
     build_type=BuildType.REPLAYED_ROUND,
+    run_id=RunId(77),
     tensors=sha(8),
     builder=SpiffeId.of(DOMAIN, Role.SIGNER, "release"),
     updates=ROUND.updates[:1],
@@ -177,6 +178,8 @@ def test_numbers_with_leading_zeros_are_refused() -> None:
         (ROUND, {"updates": ()}),
         (ROUND, {"previous": None}),
         (ROUND, {"previous": ROUND.as_input(log_index=1)}),
+        (ROUND, {"previous": replace(INITIAL.as_input(log_index=1), run_id=RunId(1))}),
+        (REPLAY, {"run_id": RUN}),
         (ROUND, {"phase": Phase.EVALUATE}),
         (ROUND, {"tainted": ROUND.as_input(log_index=1)}),
         (ROUND, {"without": (str(site("site-z")),)}),
