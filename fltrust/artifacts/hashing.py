@@ -11,7 +11,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
+from threading import Lock
 from typing import TypeVar
 
 from fltrust.updates.content import flat_view
@@ -22,11 +24,13 @@ PARALLEL_FROM_BYTES = 2**22
 """Below this altogether, starting threads costs more than it gives."""
 
 _MOST_WORKERS = 16  # memory bandwidth ends the gain before that
+_SAME_SIZE_BYTES = 2**18  # pieces that differ by less stay in their order: files of one directory together
 
 Progress = Callable[[int, int], None]
 """Told the bytes hashed so far and those to hash in all; from any thread, one call at a time."""
 
 _Job = TypeVar("_Job")
+_Tools = TypeVar("_Tools")
 _Result = TypeVar("_Result")
 
 
@@ -37,44 +41,80 @@ def usable_cores() -> int:
 
 
 def run_largest_first(
-    work: Callable[[_Job, memoryview], _Result],
+    work: Callable[[_Job, _Tools], _Result],
     jobs: Sequence[_Job],
     sizes: Sequence[int],
     *,
+    tools: Callable[[], AbstractContextManager[_Tools]],
     workers: int | None = None,
 ) -> list[_Result]:
-    """``work(job, buffer)`` for each job, in order; on all cores when there is enough to do.
+    """``work(job, tools)`` for each job, in order; on all cores when there is enough to do.
 
-    `buffer` is the thread's own, of `READ_BYTES`. The first exception ends the work and is raised.
+    Each thread makes its own `tools`. The first exception ends the work of all and is raised.
     """
-    wanted = usable_cores() if workers is None else workers
-    if wanted <= 1 or len(jobs) <= 1 or sum(sizes) < PARALLEL_FROM_BYTES:
-        buffer = memoryview(bytearray(READ_BYTES))
-        return [work(job, buffer) for job in jobs]
-    queue = deque(sorted(range(len(jobs)), key=lambda place: -sizes[place]))
+    wanted = min(usable_cores() if workers is None else workers, len(jobs))
+    if wanted <= 1 or sum(sizes) < PARALLEL_FROM_BYTES:
+        with tools() as own:
+            return [work(job, own) for job in jobs]
+    queue = deque(sorted(range(len(jobs)), key=lambda place: -(sizes[place] // _SAME_SIZE_BYTES)))
     done: dict[int, _Result] = {}
 
     def drain() -> None:
-        buffer = memoryview(bytearray(READ_BYTES))
         try:
-            while True:
-                place = queue.popleft()
-                done[place] = work(jobs[place], buffer)
-        except IndexError:
-            return
+            with tools() as own:
+                while True:
+                    try:
+                        place = queue.popleft()
+                    except IndexError:
+                        return
+                    done[place] = work(jobs[place], own)
         except BaseException:
             queue.clear()
             raise
 
-    with ThreadPoolExecutor(min(wanted, len(jobs)), "fltrust-hash") as pool:
-        for future in [pool.submit(drain) for _ in range(min(wanted, len(jobs)))]:
+    with ThreadPoolExecutor(wanted, "fltrust-hash") as pool:
+        for future in [pool.submit(drain) for _ in range(wanted)]:
             future.result()
     return [done[place] for place in range(len(jobs))]
+
+
+class Meter:
+    """Adds up what all threads have hashed, and tells it."""
+
+    __slots__ = ("_done", "_lock", "_progress", "_total")
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._done, self._lock = 0, Lock()
+
+    def add(self, count: int) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._done += count
+                self._progress(self._done, self._total)
 
 
 def hash_views(views: Sequence[bytes | memoryview], *, workers: int | None = None) -> list[bytes]:
     """The SHA-256 of each, in order; nothing is copied."""
     flat = [flat_view(view) for view in views]
     return run_largest_first(
-        lambda view, _: sha256(view).digest(), flat, [len(view) for view in flat], workers=workers
+        lambda view, _: sha256(view).digest(),
+        flat,
+        [len(view) for view in flat],
+        tools=nullcontext,
+        workers=workers,
     )
+
+
+def hash_file_piece(fd: int, offset: int, size: int, *, buffer: memoryview, meter: Meter) -> bytes | None:
+    """The SHA-256 of `size` bytes of an open file; None if it ends before that."""
+    state = sha256()
+    end = offset + size
+    while offset < end:
+        count = os.preadv(fd, [buffer[: end - offset]], offset)
+        if count == 0:
+            return None
+        state.update(buffer[:count])
+        offset += count
+        meter.add(count)
+    return state.digest()
