@@ -2,6 +2,7 @@
 
 coordinator.toml   what `init` was told; edit it with the coordinator stopped
 ca/                root.pem, root.key, issuing.pem, issuing.key
+log/, tsa/         keys of the log and the timestamp authority (`fltrust.coordinator.notary`)
 state.db           the database, unless the settings name another
 """
 

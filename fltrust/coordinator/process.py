@@ -21,6 +21,7 @@ from fltrust.coordinator.folder import (
     write_settings,
 )
 from fltrust.coordinator.identity import IdentityKeeper
+from fltrust.coordinator.notary import open_notary
 from fltrust.enrollment.homes import state_folder
 from fltrust.enrollment.private import passphrase_from_environment
 from fltrust.enrollment.state import AgentRecord, StateDraft
@@ -50,7 +51,7 @@ def initialise(
     issuing_passphrase: bytes,
     clock: Clock | None = None,
 ) -> Made:
-    """Make a trust domain in `folder`: CA, database, settings, first operator.
+    """Make a trust domain in `folder`: CA, notary's keys, database, settings, first operator.
 
     Refuses (`Conflict`) a folder that holds a trust domain: a root that is made again in silence would
     orphan every site. A folder without settings, left by an interruption, holds none and can be removed;
@@ -139,6 +140,8 @@ def _opened(
     bundle = load_bundle(folder / "ca")
     issuer = load_issuer(folder / "ca", passphrase=issuing_passphrase, clock=clock)
     with open_store(settings.database_url(folder), clock=clock) as store:
+        # Under the database's lock: nobody else makes or renews these.
+        open_notary(folder, issuer, passphrase=issuing_passphrase, clock=clock)
         keeper = IdentityKeeper(
             issuer, bundle, clock=clock, lifetime=settings.lifetimes.get(Role.COORDINATOR)
         )

@@ -9,6 +9,7 @@ from fltrust.pki.authority import (
     init_ca,
     load_bundle,
     load_issuer,
+    load_issuing_history,
     renew_issuing,
 )
 from fltrust.pki.bundle import (
@@ -55,6 +56,7 @@ __all__ = [
     "lint",
     "load_bundle",
     "load_issuer",
+    "load_issuing_history",
     "make_bundle",
     "parse_csr",
     "pin_bundle",

@@ -4,6 +4,7 @@ On disk, in a folder of its own (0700):
 
     root.pem      root.key      the root; its key is encrypted and is not needed to run
     issuing.pem   issuing.key   the issuing CA; its key is encrypted too
+    issuing-<serial>.pem        earlier certificates of the issuing CA, for what was signed under them
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from cryptography.x509.oid import NameOID
 from fltrust.clock import Clock
 from fltrust.errors import Conflict, Malformed, NotFound, Refusal, StorageUnavailable
 from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
-from fltrust.identity import KeyId, TrustDomain
+from fltrust.identity import KeyId, Serial, TrustDomain
 from fltrust.keys.file import generate, load, save
 from fltrust.keys.openssh import spki_der
 from fltrust.keys.signer import Signer
@@ -58,6 +59,9 @@ class CaFiles:
     @property
     def issuing_key(self) -> Path:
         return self.folder / "issuing.key"
+
+    def earlier_issuing(self, certificate: x509.Certificate) -> Path:
+        return self.folder / f"issuing-{Serial(certificate.serial_number).hex}.pem"
 
 
 def create_root(
@@ -185,7 +189,8 @@ def renew_issuing(
     """Give the issuing CA in `folder` a new certificate for its key, a year from now, durably.
 
     The key and the name stay, so leaves issued before lead to the root through either certificate.
-    One file is replaced, whole: a crash leaves the old certificate or the new one. Refusals as
+    The old one is kept under its serial, then one file is replaced, whole: a crash leaves the old
+    certificate or the new one. Refusals as
     `create_issuing`'s and `fltrust.keys.load`'s; `NotFound` if there is no CA.
     """
     files = CaFiles(folder)
@@ -200,8 +205,17 @@ def renew_issuing(
         now=clock.now(),
         entropy=entropy,
     )
+    write_durably(files.earlier_issuing(old), chain_to_pem([old]))
     write_durably(files.issuing_certificate, chain_to_pem([issuing]))
     return issuing
+
+
+def load_issuing_history(folder: Path) -> tuple[x509.Certificate, ...]:
+    """Every certificate that the issuing CA in `folder` had, oldest first, the present one last."""
+    files = CaFiles(folder)
+    present = _read_certificate(files.issuing_certificate)
+    earlier = {_read_certificate(path) for path in folder.glob("issuing-*.pem")} - {present}
+    return (*sorted(earlier, key=lambda certificate: certificate.not_valid_before_utc), present)
 
 
 def _ca_builder(

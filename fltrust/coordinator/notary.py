@@ -1,0 +1,198 @@
+"""The keys that make the coordinator a notary: log, certificate log and timestamp authority.
+
+In the coordinator's folder, beside ``ca/``, every key encrypted with the issuing passphrase (0600):
+
+    log/note.key            Ed25519: signs the log's checkpoints
+    log/ct.key              P-256: signs certificate timestamps, and signed entry timestamps
+    tsa/tsa.key             P-256: signs timestamps
+    tsa/tsa.pem             the timestamp authority's certificate, then its issuing CA's
+    tsa/<serial>.pem        every certificate that the authority ever had, in the same form
+
+Each folder takes its name only when it is whole. The keys stay for the life of the trust domain; the
+authority's certificate lives 90 days and is renewed for the same key: one file is written under its
+serial and then takes the place of ``tsa.pem``, so a crash leaves the old or the new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cryptography import x509
+
+from fltrust.clock import Clock
+from fltrust.errors import Malformed, StorageUnavailable
+from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
+from fltrust.identity import Serial
+from fltrust.keys.ed25519 import NoteSigner, generate_note_key, load_note_key, save_note_key
+from fltrust.keys.file import generate, load, save
+from fltrust.keys.signer import Signer
+from fltrust.pki.authority import load_issuing_history
+from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem
+from fltrust.pki.issuing import Issuer
+from fltrust.pki.timestamping import TimestampAuthority, TsaDraft, issue_tsa
+
+_log = logging.getLogger(__name__)
+
+_RENEW_AT = 2 / 3
+"""Of a certificate's life: when the next one is issued."""
+
+TsaChain = tuple[x509.Certificate, ...]
+"""A timestamp authority's certificate and what issued it, without the root."""
+
+
+class NotaryKeys:
+    """Note key, certificate-log key and timestamp authority of one trust domain; for many threads.
+
+    `note` signs checkpoints; `ct` signs certificate timestamps and, for entries of Rekor v1, signed entry
+    timestamps. `timestamps` is the authority of the moment. `issuing_history` are the issuing CA's
+    certificates, oldest first, the present one last.
+    """
+
+    def __init__(
+        self,
+        *,
+        note: NoteSigner,
+        ct: Signer,
+        tsa: Signer,
+        issuer: Issuer,
+        clock: Clock,
+        history: Sequence[TsaChain] = (),
+        issuing_history: Sequence[x509.Certificate] = (),
+        keep: Callable[[TsaChain], None] = lambda _chain: None,
+    ) -> None:
+        self.note = note
+        self.ct = ct
+        self.issuing_history = (
+            *(old for old in issuing_history if old != issuer.certificate),
+            issuer.certificate,
+        )
+        self._tsa = tsa
+        self._issuer = issuer
+        self._clock = clock
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._history = list(history)
+        self._authority = self._authority_of(self._history[-1]) if self._history else self._renewed()
+        self.renew()
+
+    @property
+    def timestamps(self) -> TimestampAuthority:
+        """The timestamp authority to use now; its certificate is renewed first when that is due."""
+        self.renew()
+        return self._authority
+
+    @property
+    def tsa_history(self) -> tuple[TsaChain, ...]:
+        """Every certificate that the authority had, with its issuer's, oldest first, the present one last."""
+        with self._lock:
+            return tuple(self._history)
+
+    def renew(self) -> None:
+        """Renew the authority's certificate if two thirds of its life are over, or the issuing CA was
+        renewed since. A disk that refuses is logged while the old certificate is good."""
+        if not self._is_due():
+            return
+        with self._lock:
+            if not self._is_due():
+                return
+            try:
+                self._authority = self._renewed()
+            except StorageUnavailable:
+                if not self._authority.is_valid_at(self._clock.now()):
+                    raise
+                _log.warning("could not keep a new certificate of the timestamp authority", exc_info=True)
+
+    def _is_due(self) -> bool:
+        held, issuing = self._authority.certificate, self._issuer.certificate
+        if self._authority.chain != (issuing,):
+            return True
+        start, end = held.not_valid_before_utc, held.not_valid_after_utc
+        # One that the issuing CA's end cut short would only be had again.
+        return end < issuing.not_valid_after_utc and self._clock.now() >= start + (end - start) * _RENEW_AT
+
+    def _renewed(self) -> TimestampAuthority:
+        draft = TsaDraft.of(self._issuer, self._tsa.public_key, now=self._clock.now())
+        chain = (issue_tsa(self._issuer, draft), self._issuer.certificate)
+        authority = self._authority_of(chain)
+        self._keep(chain)
+        self._history.append(chain)
+        return authority
+
+    def _authority_of(self, chain: TsaChain) -> TimestampAuthority:
+        return TimestampAuthority(signer=self._tsa, certificate=chain[0], chain=chain[1:], clock=self._clock)
+
+
+def scratch_notary(issuer: Issuer, *, clock: Clock) -> NotaryKeys:
+    """Keys that live in this process alone, for tests."""
+    return NotaryKeys(note=generate_note_key(), ct=generate(), tsa=generate(), issuer=issuer, clock=clock)
+
+
+def open_notary(folder: Path, issuer: Issuer, *, passphrase: bytes, clock: Clock) -> NotaryKeys:
+    """Read the notary's keys in the coordinator's folder, or make what is not there.
+
+    Whoever calls it holds the folder's database, so that nobody else renews at the same time. Refusals
+    as `fltrust.keys.load`'s; `Malformed` or `Conflict` for a certificate that is damaged or of another key.
+    """
+    log, tsa = folder / "log", folder / "tsa"
+    _make_once(log, lambda draft: _make_log_keys(draft, passphrase))
+    _make_once(tsa, lambda draft: save(generate(), draft / "tsa.key", passphrase=passphrase))
+    return NotaryKeys(
+        note=load_note_key(log / "note.key", passphrase=passphrase),
+        ct=load(log / "ct.key", passphrase=passphrase),
+        tsa=load(tsa / "tsa.key", passphrase=passphrase),
+        issuer=issuer,
+        clock=clock,
+        history=_read_history(tsa),
+        issuing_history=load_issuing_history(folder / "ca"),
+        keep=lambda chain: _keep(tsa, chain),
+    )
+
+
+def _make_log_keys(draft: Path, passphrase: bytes) -> None:
+    save_note_key(generate_note_key(), draft / "note.key", passphrase=passphrase)
+    save(generate(), draft / "ct.key", passphrase=passphrase)
+
+
+def _make_once(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder whole or not at all; one that is there is left as it is."""
+    if folder.exists():
+        return
+    draft = folder.with_name(f".{folder.name}.incomplete-{secrets.token_hex(8)}")
+    make_private_folder(draft)
+    try:
+        fill(draft)
+        os.rename(draft, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise StorageUnavailable(f"could not create {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _keep(folder: Path, chain: TsaChain) -> None:
+    pem = chain_to_pem(chain)
+    write_durably(folder / f"{Serial(chain[0].serial_number).hex}.pem", pem)
+    write_durably(folder / "tsa.pem", pem)
+
+
+def _read_history(folder: Path) -> tuple[TsaChain, ...]:
+    """Every certificate that the authority had, oldest first, the present one last; none before the first."""
+    present = folder / "tsa.pem"
+    if not present.exists():
+        return ()
+    found = {chain[0]: chain for chain in map(_read_chain, sorted(folder.glob("*.pem")))}
+    last = found.pop(_read_chain(present)[0])
+    return (*sorted(found.values(), key=lambda chain: chain[0].not_valid_before_utc), last)
+
+
+def _read_chain(path: Path) -> TsaChain:
+    chain = certificates_from_pem(read_bounded(path, limit=MAX_BUNDLE), limit=2)
+    if len(chain) != 2:
+        raise Malformed(f"expected a timestamp authority's certificate and its issuer's in {path}")
+    return chain
