@@ -10,13 +10,14 @@ from datetime import timedelta
 from fltrust.agent.counters import RefusalCounter
 from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.agent.feedlog import FeedLog
-from fltrust.agent.ports import AgentIdentity, InstructionDraft
+from fltrust.agent.ports import AgentIdentity, AggregateDraft, AggregatorUpstream, InstructionDraft
+from fltrust.agent.recorder import AggregateRecorder
 from fltrust.clock import Clock
 from fltrust.errors import Malformed, Oversized, Revoked
 from fltrust.identity import Epoch, RunId, SpiffeId
 from fltrust.revocation.events import FeedItem
 from fltrust.revocation.view import TrustView
-from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundAuthority, RoundKey
+from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey
 from fltrust.updates.receipt import MAX_COHORT
 from fltrust.updates.signing import sign_statement
 from fltrust.updates.statement import InstructionStatement
@@ -45,7 +46,7 @@ class AggregatorCore:
         *,
         view: TrustView,
         log: FeedLog,
-        coordinator: RoundAuthority,
+        coordinator: AggregatorUpstream,
         clock: Clock,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
@@ -55,6 +56,7 @@ class AggregatorCore:
         self._coordinator = coordinator
         self._clock = clock
         self._new_id = new_id
+        self._recorder = AggregateRecorder(coordinator, clock=clock)
         self._halted: Revoked | None = None
         self._refusals = RefusalCounter()
 
@@ -76,11 +78,7 @@ class AggregatorCore:
 
     def sign_instructions(self, drafts: tuple[InstructionDraft, ...]) -> tuple[bytes, ...]:
         with self._refusals.counting():
-            self._require_not_halted()  # 1
-            current = self._credentials.current
-            if not self._view.require_fresh():
-                _log.warning("signing on a trust view that is %s old, as the policy allows", self._view.age())
-            self._view.judge(current.certificate)
+            current = self._in_good_standing()  # 1
             if len(drafts) > MAX_COHORT:  # 2
                 raise Oversized(f"expected at most {MAX_COHORT} instructions at once, got {len(drafts)}")
             return tuple(self._sign(draft, current) for draft in drafts)
@@ -101,6 +99,12 @@ class AggregatorCore:
         with self._refusals.counting():
             self._require_not_halted()
             self._coordinator.close_run(run_id)
+
+    def record_aggregate(self, draft: AggregateDraft) -> bytes:
+        """Step 1 as for instructions; then `AggregateRecorder.record`."""
+        with self._refusals.counting():
+            current = self._in_good_standing()
+            return self._recorder.record(draft, builder=current.spiffe_id)
 
     def watch(self, after: Epoch) -> Iterator[FeedItem]:
         return self._feed.watch(after)
@@ -128,6 +132,14 @@ class AggregatorCore:
             expires_at=now + draft.lifetime,
         )
         return sign_statement(statement, signer=current.signer, chain=current.chain_der).to_bytes()
+
+    def _in_good_standing(self) -> Credentials:
+        self._require_not_halted()
+        current = self._credentials.current
+        if not self._view.require_fresh():
+            _log.warning("signing on a trust view that is %s old, as the policy allows", self._view.age())
+        self._view.judge(current.certificate)
+        return current
 
     def _require_not_halted(self) -> None:
         if self._halted is not None:

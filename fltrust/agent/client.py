@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from fltrust.agent.codec import (
+    aggregate_to_pb,
     draft_to_pb,
     identity_from_pb,
     received_to_pb,
+    recorded_from_pb,
     signed_from_pb,
 )
-from fltrust.agent.ports import AgentIdentity, InstructionDraft, ReceivedInstruction
+from fltrust.agent.ports import AgentIdentity, AggregateDraft, InstructionDraft, ReceivedInstruction
 from fltrust.errors import AgentUnavailable, FltrustError, Malformed
 from fltrust.identity import Digest, Epoch, RunId, SpiffeId
 from fltrust.revocation.events import FeedItem
@@ -93,6 +95,10 @@ class AgentClient:
     def close_run(self, run_id: RunId) -> None:
         request = rounds_pb2.CloseRunRequest(run_id=run_id)
         self._ask(pb.AgentRequest(close_run=request), "close_run")
+
+    def record_aggregate(self, draft: AggregateDraft) -> bytes:
+        request = pb.AgentRequest(record_aggregate=aggregate_to_pb(draft))
+        return recorded_from_pb(self._ask(request, "record_aggregate").record_aggregate)
 
     def watch(self, after: Epoch) -> AgentWatch:
         """Follow the agent's own view of the feed. `close` may be called from another thread."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from fltrust.agent.ports import AgentIdentity, InstructionDraft, ReceivedInstruction
+from fltrust.agent.ports import AgentIdentity, AggregateDraft, InstructionDraft, ReceivedInstruction
+from fltrust.artifacts.inputs import AppVersion
 from fltrust.errors import Malformed
 from fltrust.identity import Digest, KeyId, NodeId, RunId, SpiffeId
 from fltrust.updates.intoto import MAX_MESSAGE_TYPE
 from fltrust.updates.receipt import MAX_COHORT
 from fltrust.updates.signing import MAX_SIGNED_BYTES
 from fltrust.updates.statement import Phase
+from fltrust.wire.artifacts import MAX_BUNDLE
 from fltrust.wire.enrollment import bundle_from_pb, bundle_to_pb
 from fltrust.wire.pb import agent_pb2 as pb
 from fltrust.wire.values import at_most, bounded, present, text_of, text_within, word
@@ -99,3 +101,43 @@ def signed_from_pb(message: pb.SignInstructionsResponse, *, expected: int) -> tu
     return tuple(
         bounded(signed, limit=MAX_SIGNED_BYTES, what="a signed statement") for signed in message.signed
     )
+
+
+def aggregate_to_pb(draft: AggregateDraft) -> pb.RecordAggregateRequest:
+    app = draft.app
+    return pb.RecordAggregateRequest(
+        run_id=draft.run_id,
+        step=draft.step,
+        round=draft.round,
+        is_initial=draft.is_initial,
+        tensors=str(draft.tensors),
+        model=str(draft.model),
+        previous_step=draft.previous_step,
+        app=None
+        if app is None
+        else pb.AppVersion(fab_id=app.fab_id, fab_version=app.fab_version, fab_hash=app.fab_hash),
+        weights=[pb.Weight(participant=str(who), examples=examples) for who, examples in draft.weights],
+    )
+
+
+def aggregate_from_pb(message: pb.RecordAggregateRequest) -> AggregateDraft:
+    at_most(message.weights, MAX_COHORT, what="weights of updates")
+    app = message.app
+    return AggregateDraft(
+        run_id=RunId(message.run_id),
+        step=message.step,
+        round=message.round,
+        is_initial=message.is_initial,
+        tensors=Digest.parse(message.tensors),
+        model=Digest.parse(message.model),
+        previous_step=message.previous_step if message.HasField("previous_step") else None,
+        app=AppVersion(app.fab_id, app.fab_version, app.fab_hash) if message.HasField("app") else None,
+        weights=tuple(
+            (SpiffeId.parse(weight.participant), text_within(weight.examples, limit=64, what="a weight"))
+            for weight in message.weights
+        ),
+    )
+
+
+def recorded_from_pb(message: pb.RecordAggregateResponse) -> bytes:
+    return bounded(message.bundle, limit=MAX_BUNDLE, what="a bundle")

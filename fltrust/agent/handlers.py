@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from fltrust.agent.aggregator import AggregatorCore
-from fltrust.agent.codec import drafts_from_pb, identity_to_pb, received_from_pb
+from fltrust.agent.codec import aggregate_from_pb, drafts_from_pb, identity_to_pb, received_from_pb
 from fltrust.agent.ports import AgentIdentity, ParticipantAgent
 from fltrust.identity import Digest, RunId
 from fltrust.updates.intoto import MAX_MESSAGE_TYPE
@@ -51,7 +51,7 @@ def participant_handlers(core: AnsweringParticipant) -> Mapping[str, Handler]:
 
 
 def aggregator_handlers(core: AggregatorCore) -> Mapping[str, Handler]:
-    """Identity, SignInstructions, OpenRound, SealRound and CloseRun."""
+    """Identity, SignInstructions, OpenRound, SealRound, CloseRun and RecordAggregate."""
 
     def identity(_request: pb.AgentRequest) -> pb.AgentResponse:
         return pb.AgentResponse(identity=identity_to_pb(core.identity()))
@@ -72,12 +72,17 @@ def aggregator_handlers(core: AggregatorCore) -> Mapping[str, Handler]:
         core.close_run(RunId(request.close_run.run_id))
         return pb.AgentResponse(close_run=rounds_pb2.CloseRunResponse())
 
+    def record_aggregate(request: pb.AgentRequest) -> pb.AgentResponse:
+        bundle = core.record_aggregate(aggregate_from_pb(request.record_aggregate))
+        return pb.AgentResponse(record_aggregate=pb.RecordAggregateResponse(bundle=bundle))
+
     return {
         "identity": identity,
         "sign_instructions": sign_instructions,
         "open_round": open_round,
         "seal_round": seal_round,
         "close_run": close_run,
+        "record_aggregate": record_aggregate,
     }
 
 

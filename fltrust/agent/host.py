@@ -23,6 +23,7 @@ from fltrust.agent.feedlog import FeedLog
 from fltrust.agent.handlers import aggregator_handlers, participant_handlers
 from fltrust.agent.journal import Journal
 from fltrust.agent.participant import ParticipantCore
+from fltrust.agent.ports import AggregatorUpstream
 from fltrust.agent.renewal import Renewer
 from fltrust.agent.server import AgentServer
 from fltrust.agent.state import AgentState, socket_path_of
@@ -45,14 +46,13 @@ from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.ports import TrustFeed
 from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import ReachPolicy, TrustView
-from fltrust.rounds.types import RoundAuthority
 
 _log = logging.getLogger("fltrust.agent")
 
 _POLL = 0.2
 
 
-class Coordinator(RoundAuthority, TrustFeed, Protocol):
+class Coordinator(AggregatorUpstream, TrustFeed, Protocol):
     """What an agent asks of the coordinator; `CoordinatorClient` is one."""
 
     def renew(self, csr_der: bytes) -> Issued: ...

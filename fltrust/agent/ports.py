@@ -7,10 +7,13 @@ process (`agent.participant`, `agent.aggregator`). Private keys stay behind them
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from fltrust.artifacts.inputs import AppVersion
+from fltrust.artifacts.ports import RoundFacts, SigningDesk, StepOfRun
 from fltrust.identity import Digest, KeyId, NodeId, RunId, SpiffeId
 from fltrust.pki.types import TrustBundle
 from fltrust.revocation.ports import TrustFeed
@@ -60,6 +63,27 @@ class InstructionDraft:
     lifetime: timedelta
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateDraft:
+    """What a strategy made of a sealed round, or the arrays that it began with, to be recorded.
+
+    `tensors` is the digest of the canonical tensor set (`fltrust.artifacts.tensors`), `model` the model
+    digest (`fltrust.updates.digest`) as the next instructions will state it. `previous_step` names the aggregate
+    before, of the same run; an initial model has none. `weights` says what each update counted with, as a
+    decimal number (`fltrust.artifacts.inputs.examples_text`).
+    """
+
+    run_id: RunId
+    step: int
+    round: int
+    is_initial: bool
+    tensors: Digest
+    model: Digest
+    previous_step: int | None
+    app: AppVersion | None
+    weights: tuple[tuple[SpiffeId, str], ...]
+
+
 class ParticipantAgent(Protocol):
     """Guards a participant's key."""
 
@@ -82,3 +106,17 @@ class AggregatorAgent(RoundAuthority, TrustFeed, Protocol):
     def sign_instructions(self, drafts: tuple[InstructionDraft, ...]) -> tuple[bytes, ...]:
         """`SignedStatement` bytes for each draft, in order."""
         ...
+
+    def record_aggregate(self, draft: AggregateDraft) -> bytes:
+        """State where an aggregate comes from, sign it, and have it countersigned; returns the Sigstore
+        bundle once it is durable. The same draft again gives the bundle that there is; another draft for
+        its step is a `Conflict`."""
+        ...
+
+
+class AggregatorUpstream(RoundAuthority, SigningDesk, Protocol):
+    """What an aggregator's agent asks of the coordinator; see `fltrust.artifacts.ports`."""
+
+    def describe_round(self, run_id: RunId, step: int) -> RoundFacts: ...
+
+    def find_lineage(self, query: Digest | StepOfRun) -> Iterator[bytes]: ...

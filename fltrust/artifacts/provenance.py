@@ -14,8 +14,8 @@
 An initial model has a `model/…` dependency only where it is an aggregate of another run (or of an earlier
 strategy of this one). A replay is a run of its own, with a run id of its own; its sealed rounds are those of
 the run whose aggregate is tainted. A public name is a participant's SPIFFE ID or ``pseudonym:<32 hex>``.
-64-bit numbers are decimal strings. A payload and its dataclass determine each other: `Provenance.from_payload`
-refuses what `to_payload` would not have written.
+64-bit numbers are decimal strings. A payload and its dataclass determine each other:
+`Provenance.from_payload` refuses what `to_payload` would not have written.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentRequest(_message.Message):
-    __slots__ = ("identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow")
+    __slots__ = ("identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow", "record_aggregate")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     CHECK_INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     SIGN_UPDATE_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class AgentRequest(_message.Message):
     SEAL_ROUND_FIELD_NUMBER: _ClassVar[int]
     CLOSE_RUN_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    RECORD_AGGREGATE_FIELD_NUMBER: _ClassVar[int]
     identity: IdentityRequest
     check_instruction: CheckInstructionRequest
     sign_update: SignUpdateRequest
@@ -27,10 +28,11 @@ class AgentRequest(_message.Message):
     seal_round: _rounds_pb2.SealRoundRequest
     close_run: _rounds_pb2.CloseRunRequest
     follow: _trust_pb2.WatchRequest
-    def __init__(self, identity: _Optional[_Union[IdentityRequest, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionRequest, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateRequest, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsRequest, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundRequest, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundRequest, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunRequest, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchRequest, _Mapping]] = ...) -> None: ...
+    record_aggregate: RecordAggregateRequest
+    def __init__(self, identity: _Optional[_Union[IdentityRequest, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionRequest, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateRequest, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsRequest, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundRequest, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundRequest, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunRequest, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchRequest, _Mapping]] = ..., record_aggregate: _Optional[_Union[RecordAggregateRequest, _Mapping]] = ...) -> None: ...
 
 class AgentResponse(_message.Message):
-    __slots__ = ("error", "identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow")
+    __slots__ = ("error", "identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow", "record_aggregate")
     ERROR_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     CHECK_INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +42,7 @@ class AgentResponse(_message.Message):
     SEAL_ROUND_FIELD_NUMBER: _ClassVar[int]
     CLOSE_RUN_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    RECORD_AGGREGATE_FIELD_NUMBER: _ClassVar[int]
     error: AgentError
     identity: IdentityResponse
     check_instruction: CheckInstructionResponse
@@ -49,7 +52,8 @@ class AgentResponse(_message.Message):
     seal_round: _rounds_pb2.SealRoundResponse
     close_run: _rounds_pb2.CloseRunResponse
     follow: _trust_pb2.WatchResponse
-    def __init__(self, error: _Optional[_Union[AgentError, _Mapping]] = ..., identity: _Optional[_Union[IdentityResponse, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionResponse, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateResponse, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsResponse, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundResponse, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundResponse, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunResponse, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchResponse, _Mapping]] = ...) -> None: ...
+    record_aggregate: RecordAggregateResponse
+    def __init__(self, error: _Optional[_Union[AgentError, _Mapping]] = ..., identity: _Optional[_Union[IdentityResponse, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionResponse, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateResponse, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsResponse, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundResponse, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundResponse, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunResponse, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchResponse, _Mapping]] = ..., record_aggregate: _Optional[_Union[RecordAggregateResponse, _Mapping]] = ...) -> None: ...
 
 class AgentError(_message.Message):
     __slots__ = ("error", "reason", "message", "hint")
@@ -156,3 +160,49 @@ class SignInstructionsResponse(_message.Message):
     SIGNED_FIELD_NUMBER: _ClassVar[int]
     signed: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, signed: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class RecordAggregateRequest(_message.Message):
+    __slots__ = ("run_id", "step", "round", "is_initial", "tensors", "model", "previous_step", "app", "weights")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    IS_INITIAL_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_STEP_FIELD_NUMBER: _ClassVar[int]
+    APP_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    run_id: int
+    step: int
+    round: int
+    is_initial: bool
+    tensors: str
+    model: str
+    previous_step: int
+    app: AppVersion
+    weights: _containers.RepeatedCompositeFieldContainer[Weight]
+    def __init__(self, run_id: _Optional[int] = ..., step: _Optional[int] = ..., round: _Optional[int] = ..., is_initial: bool = ..., tensors: _Optional[str] = ..., model: _Optional[str] = ..., previous_step: _Optional[int] = ..., app: _Optional[_Union[AppVersion, _Mapping]] = ..., weights: _Optional[_Iterable[_Union[Weight, _Mapping]]] = ...) -> None: ...
+
+class AppVersion(_message.Message):
+    __slots__ = ("fab_id", "fab_version", "fab_hash")
+    FAB_ID_FIELD_NUMBER: _ClassVar[int]
+    FAB_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FAB_HASH_FIELD_NUMBER: _ClassVar[int]
+    fab_id: str
+    fab_version: str
+    fab_hash: str
+    def __init__(self, fab_id: _Optional[str] = ..., fab_version: _Optional[str] = ..., fab_hash: _Optional[str] = ...) -> None: ...
+
+class Weight(_message.Message):
+    __slots__ = ("participant", "examples")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    examples: str
+    def __init__(self, participant: _Optional[str] = ..., examples: _Optional[str] = ...) -> None: ...
+
+class RecordAggregateResponse(_message.Message):
+    __slots__ = ("bundle",)
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    bundle: bytes
+    def __init__(self, bundle: _Optional[bytes] = ...) -> None: ...
