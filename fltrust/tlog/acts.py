@@ -39,6 +39,8 @@ class LogOpened:
     log_key: str
     """The key that checkpoints are signed with, as a vkey (C2SP signed-note)."""
     public_names: PublicNames
+    imported: int = 0
+    """So many entries after this one are of acts that were recorded before there was a log."""
 
     def encode(self) -> bytes:
         return encode(
@@ -48,6 +50,7 @@ class LogOpened:
                 "origin": self.origin,
                 "logKey": self.log_key,
                 "publicNames": self.public_names,
+                "imported": self.imported,
             },
         )
 
@@ -59,6 +62,7 @@ class LogOpened:
             origin=fields.text("origin", limit=MAX_NAME),
             log_key=fields.text("logKey", limit=MAX_NAME),
             public_names=fields.choice("publicNames", PublicNames),
+            imported=fields.number("imported"),
         )
 
 
