@@ -37,3 +37,23 @@ class VerifiedCertificate:
     @property
     def leaf(self) -> x509.Certificate:
         return self.chain[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedChain:
+    """A certificate chain that is trusted from `start` to `end`, both inclusive: the last one is the anchor.
+
+    For a CA what comes before the anchor are intermediates; for a timestamp authority the first one is
+    the authority's own.
+    """
+
+    certificates: tuple[x509.Certificate, ...]
+    start: datetime
+    end: datetime | None = None
+
+    def covers(self, at: datetime) -> bool:
+        return self.start <= at and (self.end is None or at <= self.end)
+
+    @property
+    def anchor(self) -> x509.Certificate:
+        return self.certificates[-1]
