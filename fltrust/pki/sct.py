@@ -16,7 +16,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat import asn1
@@ -57,9 +57,23 @@ class SignedCertificateTimestamp:
         return _EPOCH + timedelta(milliseconds=self.timestamp_ms)
 
 
+class TrustedLog(Protocol):
+    """A certificate log that is trusted within a window, as a trusted root lists it."""
+
+    @property
+    def log_id(self) -> bytes: ...
+
+    @property
+    def public_key(self) -> PublicKey: ...
+
+    def covers(self, at: datetime) -> bool:
+        """Whether the log was trusted at this time."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class CtLog:
-    """A certificate log that is trusted for timestamps from `start` to `end`."""
+    """A `TrustedLog` from `start` to `end`."""
 
     log_id: bytes
     public_key: PublicKey
@@ -163,7 +177,7 @@ def embedded_scts(certificate: x509.Certificate) -> tuple[SignedCertificateTimes
 
 
 def verify_embedded_sct(
-    leaf: x509.Certificate, issuer: x509.Certificate, ct_logs: Sequence[CtLog]
+    leaf: x509.Certificate, issuer: x509.Certificate, ct_logs: Sequence[TrustedLog]
 ) -> datetime:
     """Return when a trusted log first promised `leaf`, or raise `CertificateRefused`.
 
