@@ -18,7 +18,7 @@ from fltrust.pki import create_csr
 from fltrust.pki.leaf import PARSE_ERRORS
 
 _MARGIN = timedelta(seconds=60)
-"""A certificate is not used in its last minute: clocks differ, and the countersignature comes a moment later."""
+"""Not used in its last minute: clocks differ, and the countersignature comes a moment later."""
 
 
 @dataclass(frozen=True, slots=True)

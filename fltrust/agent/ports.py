@@ -68,9 +68,9 @@ class AggregateDraft:
     """What a strategy made of a sealed round, or the arrays that it began with, to be recorded.
 
     `tensors` is the digest of the canonical tensor set (`fltrust.artifacts.tensors`), `model` the model
-    digest (`fltrust.updates.digest`) as the next instructions will state it. `previous_step` names the aggregate
-    before, of the same run; an initial model has none. `weights` says what each update counted with, as a
-    decimal number (`fltrust.artifacts.inputs.examples_text`).
+    digest (`fltrust.updates.digest`) as the next instructions will state it. `previous_step` names the
+    aggregate before, of the same run; an initial model has none. `weights` says what each update counted
+    with, as a decimal number (`fltrust.artifacts.inputs.examples_text`).
     """
 
     run_id: RunId

@@ -73,7 +73,7 @@ class AggregateRecorder:
             said, index = read_provenance(bundle) if bundle else (None, 0)
             if said is None or not _is_same(said, pending.provenance):  # 5
                 raise Conflict(
-                    f"expected no other aggregate of step {where.step} of run {where.run_id}, one is recorded",
+                    f"expected no other aggregate of step {where.step} of run {where.run_id}, there is one",
                     reason="aggregate-recorded",
                 )
             _put(self._known, where, said.as_input(log_index=index))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
 
+from fltrust.artifacts.inputs import examples_text
 from fltrust.errors import Refusal
 from fltrust.flower.verdicts import Answer, Refused, Verdict
 from fltrust.updates import Content, Phase, RecordKind
@@ -50,6 +51,12 @@ def agree(
         for answer in left:
             refused[id(answer)] = _refusal(answer, f"expected a positive {weight_key!r} of somebody, got 0")
     return [refused.get(id(answer), answer) for answer in answers]
+
+
+def weight_text(content: Content, weight_key: str) -> str | None:
+    """The weight of a reply as provenance states it; None where it has none, or not one."""
+    found = _weights(content, weight_key)
+    return examples_text(found[0]) if len(found) == 1 else None
 
 
 def _weights(content: Content, weight_key: str) -> list[float | None]:

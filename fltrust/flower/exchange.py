@@ -18,10 +18,10 @@ from flwr.app import Error, Message
 from fltrust.agent.ports import InstructionDraft
 from fltrust.errors import CertificateRefused, Conflict, FltrustError, Refusal, Revoked, Unavailable
 from fltrust.flower import _private
-from fltrust.flower.consistency import agree
+from fltrust.flower.consistency import agree, weight_text
 from fltrust.flower.nodes import TrustedNode
 from fltrust.flower.records import attach, detach, to_content
-from fltrust.flower.services import ExchangeReport, Services
+from fltrust.flower.services import ExchangeReport, Services, Trained
 from fltrust.flower.verdicts import Answer, Asked, Refused, Verdict, structure_of
 from fltrust.identity import NodeId, SpiffeId
 from fltrust.rounds.types import RoundKey
@@ -206,6 +206,7 @@ class Exchange:
             if (answer := self.answers.get(who.node.participant)) is not None
         ]
         code = _private.ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+        self._note_trained(sealed is not None)
         failures = [_error_reply(r.asked.message, code, str(r.reason), r.text) for r in self.refused]
         self._report(sealed)
         return [*replies, *failures, *self.unsent]
@@ -288,6 +289,14 @@ class Exchange:
             round_=self.key.round, got=len(self.answers), asked=self._given, missing=missing
         ):
             self.answers.clear()
+
+    def _note_trained(self, is_sealed: bool) -> None:
+        if self.key.phase is not Phase.TRAIN:
+            return
+        weight_key = self.services.policy.weight_key or _WEIGHT
+        weights = {who: weight_text(answer.content, weight_key) for who, answer in self.answers.items()}
+        said = tuple((who, text) for who, text in weights.items() if text is not None)
+        self.services.trained.append(Trained(self.key, len(self.answers), said, is_sealed))
 
     # --- shared
 

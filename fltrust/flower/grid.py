@@ -11,7 +11,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fltrust.agent.ports import AggregatorAgent
@@ -25,6 +25,7 @@ from fltrust.flower.exchange import Exchange
 from fltrust.flower.nodes import KeyOf, NodeDirectory
 from fltrust.flower.numbering import claimed_round, numbers_of
 from fltrust.flower.policy import TrustPolicy
+from fltrust.flower.recording import ARRAYS, LineageRecorder
 from fltrust.flower.services import ExchangeReport, Services
 from fltrust.flower.verdicts import Judge
 from fltrust.flower.waiting import NodeWait
@@ -92,6 +93,9 @@ class TrustedGrid(Grid):
             clock=self._clock,
             events=events or EventLog.from_environment(process="serverapp"),
         )
+        self._lineage = LineageRecorder(
+            self._services, run=grid.run, is_on=self._policy.lineage and not is_legacy
+        )
         self._is_legacy = is_legacy
         self._node_wait = NodeWait(self._policy.waits)
         self._direct_lock = threading.Lock()
@@ -130,6 +134,27 @@ class TrustedGrid(Grid):
     def reports(self) -> tuple[ExchangeReport, ...]:
         """How each exchange ended, so far."""
         return tuple(self._services.reports)
+
+    @property
+    def lineage(self) -> LineageRecorder:
+        """Records aggregates; `TrustedStrategy` does it by itself."""
+        return self._lineage
+
+    def record_aggregate(
+        self, server_round: int, arrays: ArrayRecord, *, record: str = ARRAYS
+    ) -> tuple[bytes, ...]:
+        """Record a model that an app's own loop made, and return the provenance so far, the newest first.
+
+        Call it with round 0 for the arrays that the loop begins with (`record` names the record that
+        instructions carry them in), and after each round with what it made of the replies of one
+        `send_and_receive`. Messages that are sent one by one are rounds of their own and leave no aggregate
+        that could be recorded.
+        """
+        if server_round == 0:
+            self._lineage.begin(arrays, record=record)
+        else:
+            self._lineage.record(arrays)
+        return self._lineage.bundles
 
     def _require_fresh(self) -> None:
         """Wait, for as long as policy is patient, for a view as fresh as policy asks."""

@@ -25,6 +25,7 @@ class RunNumbers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._step = 0
+        self._has_begun = False
         self._offset: defaultdict[Phase, int] = defaultdict(int)
         self._claimed: defaultdict[Phase, int] = defaultdict(int)
         self._highest: defaultdict[Phase, int] = defaultdict(int)
@@ -33,6 +34,14 @@ class RunNumbers:
         """The next exchange, from 1."""
         with self._lock:
             self._step += 1
+            return self._step
+
+    def initial_step(self) -> int:
+        """The step that stands for the arrays a strategy begins with: 0, or later on the next one."""
+        with self._lock:
+            if self._has_begun or self._step:
+                self._step += 1
+            self._has_begun = True
             return self._step
 
     def round_of(self, phase: Phase, claimed: int | None) -> int:

@@ -83,6 +83,9 @@ class TrustPolicy:
     metric that weighs a reply (``num-examples``); where it is set, replies that disagree with most
     others, or whose weight is negative, not finite or above `max_weight`, are refused instead. None
     lets `TrustedStrategy` take the strategy's own `weighted_by_key`; "" turns this off.
+
+    `lineage`: record each aggregate with its provenance, so that a released model can be followed back
+    to its rounds. What follows when the coordinator is out of reach is `reach`'s, as with the seal.
     """
 
     quorum: QuorumPolicy = field(default_factory=QuorumPolicy)
@@ -92,6 +95,7 @@ class TrustPolicy:
     allow_non_finite: bool = False
     weight_key: str | None = None
     max_weight: float | None = None
+    lineage: bool = True
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrustPolicy:
@@ -102,6 +106,7 @@ class TrustPolicy:
             fltrust-on-quorum-failure = "fail"  fltrust-allow-non-finite = false
             fltrust-timeout = 600 (seconds)     fltrust-stall-timeout = 60
             fltrust-node-wait = 60              fltrust-max-weight = 100000
+            fltrust-lineage = true
 
         Raises `Malformed` for an unknown ``fltrust-`` key or a value that does not fit.
         """
@@ -149,4 +154,5 @@ _SETTERS: dict[str, Any] = {
     "fltrust-structure": _plain("structure", StructurePolicy),
     "fltrust-allow-non-finite": _plain("allow_non_finite", bool),
     "fltrust-max-weight": _plain("max_weight", float),
+    "fltrust-lineage": _plain("lineage", bool),
 }

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fltrust.artifacts.tensors import RawTensor, raw_of_npy, tensor_set_of
 from fltrust.errors import Malformed, Oversized
+from fltrust.identity import Digest
 from fltrust.updates import MAX_SIGNED_BYTES, Content, Record, RecordKind, Tensor
 
 RESERVED = "fltrust"
 """The record name that apps cannot use."""
 _STATEMENT = "statement"
+_NUMPY = "numpy.ndarray"
 
 
 def to_content(records: RecordDict) -> Content:
@@ -57,6 +60,19 @@ def detach(records: RecordDict) -> tuple[RecordDict, bytes | None]:
     if len(signed) > MAX_SIGNED_BYTES:
         raise Oversized(f"expected a statement of at most {MAX_SIGNED_BYTES} bytes, got {len(signed)}")
     return bare, signed
+
+
+def tensor_set_of_record(arrays: ArrayRecord) -> Digest:
+    """The tensor set (`fltrust.artifacts.tensors`) of a model as Flower holds it.
+
+    It is that of the safetensors file with the same names. What is no numpy array counts as its bytes (U8).
+    """
+    return tensor_set_of(
+        raw_of_npy(name, array.data)
+        if array.stype == _NUMPY
+        else RawTensor(name, "U8", (len(array.data),), memoryview(array.data))
+        for name, array in arrays.items()
+    )
 
 
 def _record(name: str, record: object) -> Record:

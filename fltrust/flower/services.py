@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -18,6 +19,7 @@ from fltrust.flower.nodes import NodeDirectory
 from fltrust.flower.numbering import RunNumbers
 from fltrust.flower.policy import OnFailure, TrustPolicy
 from fltrust.flower.verdicts import Judge
+from fltrust.identity import SpiffeId
 from fltrust.revocation.view import ReachMode, TrustView
 from fltrust.rounds.types import RoundKey
 from fltrust.updates import Verifier
@@ -26,6 +28,7 @@ _log = logging.getLogger("fltrust.flower")
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
+_TRAINED = 64  # an aggregate of more than one is not recorded anyway
 _T = TypeVar("_T")
 
 
@@ -44,6 +47,16 @@ class ExchangeReport:
     receipt: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """One exchange of training that is over: how many updates counted, and with which weights."""
+
+    key: RoundKey
+    count: int
+    weights: tuple[tuple[SpiffeId, str], ...]
+    is_sealed: bool
+
+
 @dataclass(slots=True)
 class Services:
     """What every exchange of a run needs."""
@@ -59,6 +72,8 @@ class Services:
     clock: Clock
     events: EventLog
     reports: list[ExchangeReport] = field(default_factory=list)
+    trained: deque[Trained] = field(default_factory=lambda: deque(maxlen=_TRAINED))
+    """Exchanges of training since the last aggregate was recorded (`fltrust.flower.recording`)."""
 
     def patiently(self, call: Callable[[], _T], what: str) -> _T:
         """Repeat a call that found nobody, for as long as policy is patient; then raise `Unavailable`."""

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedXgbBagging, FedXgbCyclic, Result, Strateg
 from fltrust.errors import Conflict
 from fltrust.flower.grid import TrustedGrid
 from fltrust.flower.policy import TrustPolicy
+from fltrust.flower.recording import ARRAYS, recorded
 from fltrust.flower.services import ExchangeReport
 from fltrust.flower.trusting import trusted_grid
 from fltrust.updates import StructurePolicy
@@ -25,8 +26,9 @@ class TrustedStrategy(Strategy):
         result = strategy.start(grid=grid, initial_arrays=…, num_rounds=3)
 
     The inner strategy does all that it did, over a `TrustedGrid`: it samples among participants in good
-    standing, its instructions go out signed, and it aggregates what was verified and sealed. Whatever
-    else you ask of a `TrustedStrategy` is answered by the inner one.
+    standing, its instructions go out signed, and it aggregates what was verified and sealed. Each model that
+    it makes is recorded with its provenance (`TrustPolicy.lineage`). Whatever else you ask of a
+    `TrustedStrategy` is answered by the inner one.
     """
 
     def __init__(self, inner: Strategy, *, policy: TrustPolicy | None = None) -> None:
@@ -54,16 +56,25 @@ class TrustedStrategy(Strategy):
         """
         with trusted_grid(grid, self._policy()) as trusted:
             self._trusted = trusted
-            return self.inner.start(
-                grid=trusted,
-                initial_arrays=initial_arrays,
-                num_rounds=num_rounds,
-                timeout=timeout,
-                train_config=train_config,
-                evaluate_config=evaluate_config,
-                evaluate_fn=evaluate_fn,
-                **more,
-            )
+            names = (getattr(layer, "arrayrecord_key", None) for layer in self._layers())
+            name = next((name for name in names if isinstance(name, str)), ARRAYS)
+            with recorded(self.inner, trusted.lineage, initial_arrays, record=name):
+                return self.inner.start(
+                    grid=trusted,
+                    initial_arrays=initial_arrays,
+                    num_rounds=num_rounds,
+                    timeout=timeout,
+                    train_config=train_config,
+                    evaluate_config=evaluate_config,
+                    evaluate_fn=evaluate_fn,
+                    **more,
+                )
+
+    @property
+    def lineage(self) -> tuple[bytes, ...]:
+        """Provenance of the models that the last `start` made, the newest first, the initial arrays last:
+        one Sigstore bundle each, as a lineage file holds them (`fltrust.artifacts.lineage`)."""
+        return () if self._trusted is None else self._trusted.lineage.bundles
 
     @property
     def reports(self) -> tuple[ExchangeReport, ...]:

@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import Self
 
 from fltrust.agent.credentials import Credentials
+from fltrust.artifacts.ports import EntryKind, RoundFacts, StepOfRun
 from fltrust.clock import Clock, SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
 from fltrust.coordinator.identity import issue_identity
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, JoinTokenEvidence
 from fltrust.errors import CoordinatorUnavailable
-from fltrust.identity import Epoch, Name, Role, RunId, SpiffeId
+from fltrust.identity import Digest, Epoch, Name, Role, RunId, SpiffeId
 from fltrust.keys import generate, spki_der
 from fltrust.pki import TrustBundle, create_csr
 from fltrust.revocation.events import FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
@@ -167,7 +168,7 @@ class ScratchCoordinator:
 
 
 class Link:
-    """A `RoundAuthority` and `TrustFeed` as one caller has them over a network that may be down."""
+    """An `AggregatorUpstream` and `TrustFeed` as one caller has them over a network that may be down."""
 
     def __init__(self, coordinator: ScratchCoordinator, identity: ScratchIdentity) -> None:
         self._coordinator = coordinator
@@ -186,6 +187,20 @@ class Link:
 
     def watch(self, after: Epoch) -> Iterator[FeedItem]:
         return self._session().watch(after)
+
+    def certify_signer(self, csr_der: bytes) -> tuple[bytes, ...]:
+        return self._session().certify_signer(csr_der)
+
+    def countersign(
+        self, envelope: bytes, certificate: bytes, *, entry_kind: EntryKind = EntryKind.HASHEDREKORD
+    ) -> bytes:
+        return self._session().countersign(envelope, certificate, entry_kind=entry_kind)
+
+    def describe_round(self, run_id: RunId, step: int) -> RoundFacts:
+        return self._session().describe_round(run_id, step)
+
+    def find_lineage(self, query: Digest | StepOfRun) -> Iterator[bytes]:
+        return self._session().find_lineage(query)
 
     def _session(self) -> Session:
         if not self._coordinator.is_reachable:
