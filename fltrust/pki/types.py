@@ -32,7 +32,7 @@ class VerifiedCertificate:
     not_before: datetime
     not_after: datetime
     fingerprint: Digest
-    certificates: tuple[x509.Certificate, ...]
+    chain: tuple[x509.Certificate, ...]
 
     @property
     def leaf(self) -> x509.Certificate:
