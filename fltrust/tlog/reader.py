@@ -20,6 +20,19 @@ Fetch = Callable[[str], bytes]
 _KEPT_TILES = 512  # of 8 KiB
 
 
+def fetch_tile(fetch: Fetch, tile: Tile) -> tuple[bytes, Tile]:
+    """What is served as `tile`, or as the full tile where a partial one is gone; and which of them it is.
+
+    Unchecked: neither its length nor its content.
+    """
+    try:
+        return fetch(str(tile)), tile
+    except NotFound:
+        if tile.is_full:
+            raise
+    return fetch(str(tile.full)), tile.full
+
+
 class TileReader:
     """A `HashSource` over fetched tiles of the tree with a known head, and its entries.
 
@@ -107,26 +120,17 @@ class TileReader:
         return found
 
     def _get(self, tile: Tile) -> bytes:
-        data, there = self._fetch_wide(tile)
+        data, there = fetch_tile(self._fetch, tile)
         if len(data) != there.width * HASH_BYTES:
             raise Tampered(f"expected {there.width * HASH_BYTES} bytes in {there}, found {len(data)}")
         return data[: tile.width * HASH_BYTES]
 
     def _get_entries(self, tile: Tile) -> tuple[bytes, ...]:
-        data, there = self._fetch_wide(tile)
+        data, there = fetch_tile(self._fetch, tile)
         try:
             return decode_bundle(data, width=there.width)[: tile.width]
         except InvalidInput as error:
             raise Tampered(f"{there}: {error.message}") from None
-
-    def _fetch_wide(self, tile: Tile) -> tuple[bytes, Tile]:
-        """What is served there, or the full tile where the partial one is gone; and which of them it is."""
-        try:
-            return self._fetch(str(tile)), tile
-        except NotFound:
-            if tile.is_full:
-                raise
-        return self._fetch(str(tile.full)), tile.full
 
 
 class _Unchecked:
