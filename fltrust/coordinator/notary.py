@@ -24,7 +24,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from fltrust.artifacts.trustroot import TransparencyLog, TrustedRoot
 from fltrust.clock import Clock
 from fltrust.errors import Malformed, StorageUnavailable
 from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
@@ -35,7 +38,10 @@ from fltrust.keys.signer import Signer
 from fltrust.pki.authority import load_issuing_history
 from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem
 from fltrust.pki.issuing import Issuer
+from fltrust.pki.sct import log_id_of
 from fltrust.pki.timestamping import TimestampAuthority, TsaDraft, issue_tsa
+from fltrust.pki.types import TrustBundle, TrustedChain
+from fltrust.tlog.note import KeyType, NoteSignature, VerifierKey
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +99,52 @@ class NotaryKeys:
         with self._lock:
             return tuple(self._history)
 
+    @property
+    def ct_log_id(self) -> bytes:
+        """SHA-256 of the certificate-log key's SubjectPublicKeyInfo: what Sigstore names its log by."""
+        return log_id_of(self.ct.public_key)
+
+    def sign_promise(self, text: str) -> NoteSignature:
+        """Sign a checkpoint's text (or `ct.sign` a signed entry timestamp) as a Rekor v1 log does: with the
+        certificate-log key, named by the start of `ct_log_id`."""
+        return NoteSignature(self.log_name, self.ct_log_id[:4], self.ct.sign(text.encode()))
+
+    @property
+    def log_name(self) -> str:
+        """The log's origin, and the name that its checkpoints are signed under: ``<trust domain>/log``."""
+        return f"{self._issuer.domain}/log"
+
+    def trusted_root(self, bundle: TrustBundle) -> TrustedRoot:
+        """Everything that was ever signed with, each with its window: what verifiers trust for good.
+
+        Every certificate of the issuing CA under each root that signed it; the note key as the log of
+        hashedrekord entries and the certificate-log key as that of dsse entries; the certificate-log key
+        again, as certificate log; every certificate of the timestamp authority.
+        """
+        start = min(root.not_valid_before_utc for root in bundle.roots)
+        note_id = VerifierKey(self.log_name, KeyType.ED25519, self.note.public_key_raw).full_id
+        note_key = Ed25519PublicKey.from_public_bytes(self.note.public_key_raw)
+        url, ct_key = f"https://{self.log_name}", self.ct.public_key
+        ct_log = TransparencyLog(url, ct_key, self.ct_log_id, start)
+        chains = (
+            ((issuing,), root)
+            for issuing in self.issuing_history
+            for root in bundle.roots
+            if _is_issued(issuing, root)
+        )
+        tsa_chains = (
+            (chain, root)
+            for chain in self.tsa_history
+            for root in bundle.roots
+            if _is_issued(chain[-1], root)
+        )
+        return TrustedRoot(
+            certificate_authorities=tuple(_trusted(chain, root) for chain, root in chains),
+            ct_logs=(ct_log,),
+            tlogs=(TransparencyLog(url, note_key, note_id, start), ct_log),
+            timestamp_authorities=tuple(_trusted(chain, root) for chain, root in tsa_chains),
+        )
+
     def renew(self) -> None:
         """Renew the authority's certificate if two thirds of its life are over, or the issuing CA was
         renewed since. A disk that refuses is logged while the old certificate is good."""
@@ -126,6 +178,19 @@ class NotaryKeys:
 
     def _authority_of(self, chain: TsaChain) -> TimestampAuthority:
         return TimestampAuthority(signer=self._tsa, certificate=chain[0], chain=chain[1:], clock=self._clock)
+
+
+def _trusted(chain: TsaChain, root: x509.Certificate) -> TrustedChain:
+    """A chain, trusted as long as its first certificate is valid."""
+    return TrustedChain((*chain, root), chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
+
+
+def _is_issued(certificate: x509.Certificate, root: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def scratch_notary(issuer: Issuer, *, clock: Clock) -> NotaryKeys:
