@@ -118,3 +118,26 @@ def hash_file_piece(fd: int, offset: int, size: int, *, buffer: memoryview, mete
         offset += count
         meter.add(count)
     return state.digest()
+
+
+def read_and_hash(fd: int, offset: int, into: memoryview) -> bytes | None:
+    """Fill memory from an open file, and give the SHA-256 of what stands there then; None if the file
+    ends before that."""
+    state = sha256()
+    for at in range(0, len(into), READ_BYTES):
+        chunk = into[at : at + READ_BYTES]
+        if not read_fully(fd, offset + at, chunk):
+            return None
+        state.update(chunk)
+    return state.digest()
+
+
+def read_fully(fd: int, offset: int, into: memoryview) -> bool:
+    """Fill memory from an open file; False if the file ends before that."""
+    done = 0
+    while done < len(into):
+        count = os.preadv(fd, [into[done:]], offset + done)
+        if count == 0:
+            return False
+        done += count
+    return True

@@ -33,7 +33,7 @@ from fltrust.errors import ArtifactRefused, InvalidInput, Malformed, Tampered
 
 BY_TENSORS_FROM_BYTES = 2**23
 """Safetensors files from here on are verified by their tensors."""
-SHARD_BYTES = 256_000_000
+SHARD_BYTES = 2**26
 """What ``shards`` are cut into unless told otherwise."""
 
 
