@@ -31,6 +31,7 @@ from fltrust.client.channel import channel_options, coordinator_of
 from fltrust.clock import SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings
 from fltrust.coordinator.identity import IdentityKeeper
+from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.server import CoordinatorServer
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.enrollment.challenge import node_key_challenge
@@ -221,6 +222,7 @@ def _serve(folder: Path, out: Connection) -> None:
             bundle=bundle,
             signer=keeper.current.signer,
             chain=keeper.current.chain_der,
+            notary=scratch_notary(issuer, clock=clock),
             clock=clock,
             settings=AuthoritySettings(domain=DOMAIN, bootstrap="localhost:1", address="localhost:2"),
         )

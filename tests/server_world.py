@@ -18,6 +18,7 @@ from fltrust.client.channel import coordinator_of, open_channel
 from fltrust.clock import SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings
 from fltrust.coordinator.identity import IdentityKeeper
+from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.serve import BackgroundServer
 from fltrust.coordinator.server import CoordinatorServer
 from fltrust.coordinator.serving import ServerSettings
@@ -108,6 +109,7 @@ class ServedWorld:
         self.ca = ca or Authorities.make()
         self.settings = settings or ServerSettings(rate=10_000, burst=10_000, bootstrap_burst=10_000)
         self.lifetimes = lifetimes or {}
+        self.notary = scratch_notary(self.ca.issuer, clock=self.clock)
         self._clients: list[CoordinatorClient] = []
         self.start()
         name = Name("root")
@@ -129,6 +131,7 @@ class ServedWorld:
             bundle=self.ca.bundle,
             signer=identity.signer,
             chain=identity.chain_der,
+            notary=self.notary,
             clock=self.clock,
             settings=AuthoritySettings(
                 domain=DOMAIN, bootstrap="localhost:1", address="localhost:2", lifetimes=self.lifetimes

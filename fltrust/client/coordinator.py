@@ -22,6 +22,7 @@ from fltrust.identity import Digest, Epoch, Name, Role, RunId, SpiffeId, TrustDo
 from fltrust.pki.types import TrustBundle
 from fltrust.revocation.events import FeedItem, RevocationReason, TrustEvent
 from fltrust.revocation.ports import RevocationTarget
+from fltrust.rounds.logged import LogEvidence
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord
 from fltrust.wire import artifacts as artifacts_codec
 from fltrust.wire import enrollment as enrollment_codec
@@ -201,6 +202,12 @@ class CoordinatorClient:
         )
         present(answer, "round")
         return rounds_codec.record_from_pb(answer.round)
+
+    def prove_rounds(self, run_id: RunId) -> LogEvidence:
+        request = rounds_pb2.ProveRoundsRequest(run_id=run_id)
+        return rounds_codec.evidence_from_pb(
+            self._caller.answers(methods.PROVE_ROUNDS, request, rounds_pb2.ProveRoundsResponse)
+        )
 
     # Signing and lineage.
 

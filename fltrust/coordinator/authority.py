@@ -11,7 +11,11 @@ from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.desks import Desks
 from fltrust.coordinator.enroller import Enroller, record_of
 from fltrust.coordinator.ledger import Ledger
+from fltrust.coordinator.logbook import Logbook
+from fltrust.coordinator.notary import NotaryKeys
+from fltrust.coordinator.opening import open_log
 from fltrust.coordinator.ports import Store
+from fltrust.coordinator.public_names import PublicNaming
 from fltrust.coordinator.rounds import RoundDesk, SigningIdentity
 from fltrust.coordinator.session import Caller, Session
 from fltrust.coordinator.settings import AuthoritySettings
@@ -28,6 +32,8 @@ from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.pki.verify import verify_certificate
 from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.state import IdentityState
+from fltrust.rounds.logged import log_name
+from fltrust.tlog.note import NoteKey
 
 __all__ = ["Authority", "AuthoritySettings", "Caller", "Session"]
 
@@ -39,7 +45,9 @@ class Authority:
     """Decides everything that the coordinator decides; safe to call from many threads.
 
     `signer` and `chain` are the coordinator's own identity (`fltrust.coordinator.identity`), which signs
-    receipts; `use_identity` puts a renewed one in its place.
+    receipts; `use_identity` puts a renewed one in its place. The `notary` keeps the
+    log's key, `names` says under which names participants stand in the log (left out: their SPIFFE IDs); both
+    are for good, see `open_log`.
     """
 
     def __init__(
@@ -50,8 +58,10 @@ class Authority:
         bundle: TrustBundle,
         signer: Signer,
         chain: Sequence[bytes],
+        notary: NotaryKeys,
         clock: Clock,
         settings: AuthoritySettings,
+        names: PublicNaming | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         if not issuer.domain == bundle.domain == settings.domain:
@@ -64,7 +74,10 @@ class Authority:
         self._clock = clock
         self.settings = settings
         self.counters = Counters()
-        self.ledger = Ledger(store, clock)
+        self.log_key = NoteKey(log_name(settings.domain), notary.note)
+        self.ledger = Ledger(store, clock, Logbook(settings.domain, names or PublicNaming()))
+        with self.ledger.writing() as work:
+            open_log(work, self.log_key)
         self.enroller = Enroller(
             ledger=self.ledger,
             issuer=issuer,
@@ -78,6 +91,7 @@ class Authority:
             domain=settings.domain,
             bundle=bundle,
             identity=SigningIdentity(signer, tuple(chain)),
+            log_key=self.log_key,
             counters=self.counters,
         )
         self._desks: Desks | None = None
@@ -187,7 +201,7 @@ class Authority:
             raise Conflict("expected the certificate of the coordinator's key, got another key's")
         with self.ledger.writing() as work:
             if work.tx.certificates.by_serial(certificate.serial) is None:
-                work.tx.certificates.add(record_of(certificate.leaf, certificate.spiffe_id))
+                work.add_certificate(record_of(certificate.leaf, certificate.spiffe_id))
         self.rounds.identity = SigningIdentity(signer, tuple(chain))
 
 

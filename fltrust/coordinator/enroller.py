@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fltrust.coordinator.ledger import Ledger, Work
+from fltrust.coordinator.logbook import token_subject
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
 from fltrust.enrollment.registration import (
@@ -18,8 +20,9 @@ from fltrust.enrollment.registration import (
     check_request,
     refuse_used_key,
 )
-from fltrust.enrollment.types import Approval, EnrollRequest, Issued
-from fltrust.errors import LimitExceeded
+from fltrust.enrollment.token import hash_of
+from fltrust.enrollment.types import Approval, EnrollRequest, Issued, JoinTokenEvidence
+from fltrust.errors import Conflict, FltrustError, LimitExceeded, Refused
 from fltrust.identity import KeyId, Serial, SpiffeId
 from fltrust.keys.openssh import spki_der
 from fltrust.pki.csr import parse_csr
@@ -27,10 +30,14 @@ from fltrust.pki.issuing import Draft, Issuer
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import EventKind, RevocationReason
 from fltrust.revocation.state import Standing
+from fltrust.tlog.entries import LogKind
 
 MAX_LIVE_CERTIFICATES = 2_048
 """Certificates of one identity that have not expired. A revocation names them all, in one event that every
 watcher must be able to read; an agent that renews in time has two."""
+
+MAX_REFUSALS = 16
+"""Logged refusals of one join token: whoever holds a spent one cannot fill the log with it."""
 
 
 class Enroller:
@@ -54,6 +61,8 @@ class Enroller:
     def enroll(self, request: EnrollRequest) -> Issued:
         """Enroll by evidence. What is refused leaves the evidence unspent.
 
+        A refusal with a join token that is known here is logged, `MAX_REFUSALS` times for each token.
+
         1. The request's signatures are checked before the store is asked anything (`check_request`).
         2. The evidence is spent and earns a name and a role.
         3. `admit_enrollment` decides.
@@ -61,13 +70,33 @@ class Enroller:
         """
         # 1.
         checked = check_request(request)
-        with self._ledger.writing() as work:
-            # 2.
-            approval, kind = approve(
-                request.evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
+        try:
+            with self._ledger.writing() as work:
+                # 2.
+                approval, kind = approve(
+                    request.evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
+                )
+                # 3. and 4.
+                return self.admit(approval, checked, work, evidence=kind)
+        except (Refused, Conflict) as refusal:
+            self._log_refusal(request, refusal.reason)
+            raise
+
+    def _log_refusal(self, request: EnrollRequest, reason: str) -> None:
+        """Write down that a known token was shown in vain. If that fails, the refusal stands all the same."""
+        if not isinstance(request.evidence, JoinTokenEvidence):
+            return
+        secret_hash = hash_of(request.evidence.secret)
+        with suppress(FltrustError), self._ledger.writing() as work:
+            token = work.tx.tokens.find(secret_hash, now=work.now)
+            if token is None:
+                return
+            subject = token_subject(token.token_id)
+            known = work.tx.tlog.find(
+                subject=subject, kinds=(LogKind.ENROLLMENT_REFUSED,), limit=MAX_REFUSALS
             )
-            # 3. and 4.
-            return self.admit(approval, checked, work, evidence=kind)
+            if len(known) < MAX_REFUSALS:
+                work.log(work.book.refusal(token, reason, at=work.now))
 
     def admit(self, approval: Approval, checked: CheckedRequest, work: Work, *, evidence: str) -> Issued:
         """Enroll under an approval that is already given, inside the caller's transaction."""
@@ -133,7 +162,7 @@ class Enroller:
         # Names from the record, the key from the request.
         draft = Draft.of(who, public_key, now=work.now, lifetime=self._settings.lifetime_of(who.role))
         leaf = self._issuer.redeem(draft)
-        work.tx.certificates.add(record_of(leaf, who))
+        work.add_certificate(record_of(leaf, who))
         chain = (leaf.public_bytes(Encoding.DER), self._issuer.certificate.public_bytes(Encoding.DER))
         return Issued(who, chain, self._bundle)
 

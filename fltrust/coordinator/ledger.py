@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from fltrust.clock import Clock
+from fltrust.coordinator.logbook import Logbook
 from fltrust.coordinator.ports import Store, Transaction
+from fltrust.enrollment.ports import CertificateRecord
 from fltrust.identity import Epoch, KeyId, RunId, Serial, SpiffeId
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 from fltrust.revocation.state import IdentityState, TrustState
+from fltrust.tlog.entries import PrecertificateLeaf
+from fltrust.tlog.ports import LoggedEntry, NewEntry
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ class Work:
     tx: Transaction
     state: TrustState
     now: datetime
+    book: Logbook
     emitted: list[TrustEvent] = field(default_factory=list)
 
     def emit(
@@ -46,7 +51,7 @@ class Work:
         reason: RevocationReason | None = None,
         compromised_since: datetime | None = None,
     ) -> TrustEvent:
-        """Write an event as the next epoch and return it; it counts once the transaction commits."""
+        """Write an event as the next epoch, and into the log; it counts once the transaction commits."""
         event = TrustEvent(
             epoch=self.tx.events.head.next(),
             kind=kind,
@@ -62,16 +67,43 @@ class Work:
             compromised_since=compromised_since,
         )
         self.tx.events.append(event)
+        self.log(self.book.event(event))
         self.emitted.append(event)
         return event
+
+    def log(self, entry: NewEntry) -> LoggedEntry:
+        """Append an entry to the log and return it in its place."""
+        return self.tx.tlog.append((entry,))[0]
+
+    def add_certificate(self, record: CertificateRecord) -> None:
+        """Record a certificate that was issued, and log it."""
+        self.tx.certificates.add(record)
+        self.log(self.book.certificate(record, at=self.now))
+
+    def add_precertificate(self, record: CertificateRecord, leaf: PrecertificateLeaf) -> LoggedEntry:
+        """Record a certificate with an embedded SCT, and log what the SCT was signed over."""
+        self.tx.certificates.add(record)
+        return self.log(self.book.precertificate(leaf, record.spiffe_id, at=self.now))
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undo what the block did, and nothing else of the transaction, if it raises."""
+        emitted = len(self.emitted)
+        try:
+            with self.tx.attempt():
+                yield
+        except BaseException:
+            del self.emitted[emitted:]
+            raise
 
 
 class Ledger:
     """Transactions over the store, with the trust state at hand; owned by one `Authority`."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, book: Logbook) -> None:
         self._store = store
         self._clock = clock
+        self._book = book
         self._lock = threading.RLock()  # guards the state; never held while the store is written
         self._state = TrustState()
         self._doubts = 1  # commits whose outcome is unknown, and how many of them were looked into
@@ -86,7 +118,7 @@ class Ledger:
         try:
             with self._store.writing() as tx:
                 self._catch_up(tx)
-                work = Work(tx, self._state, self._clock.now())
+                work = Work(tx, self._state, self._clock.now(), self._book)
                 yield work
         except BaseException:
             # The commit may have taken place all the same: believe the table, not our memory.

@@ -146,6 +146,10 @@ def _get_trust(session: Session, _request: artifacts_pb2.GetTrustRequest) -> Mes
     return artifacts_pb2.GetTrustResponse(trust=session.trust_file())
 
 
+def _prove_rounds(session: Session, request: rounds_pb2.ProveRoundsRequest) -> Iterator[Message]:
+    return iter(rounds_codec.evidence_to_pb(session.prove_rounds(RunId(request.run_id))))
+
+
 def _find_lineage(session: Session, request: artifacts_pb2.FindLineageRequest) -> Iterator[Message]:
     query = artifacts_codec.lineage_request_from_pb(request)
     return (artifacts_pb2.FindLineageResponse(bundle=bundle) for bundle in session.find_lineage(query))
@@ -194,6 +198,7 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
 
 STREAMED: Mapping[str, Streamed] = MappingProxyType(
     {
+        methods.PROVE_ROUNDS: Streamed(rounds_pb2.ProveRoundsRequest, _prove_rounds),
         methods.FIND_LINEAGE: Streamed(artifacts_pb2.FindLineageRequest, _find_lineage),
         methods.AUDIT: Streamed(artifacts_pb2.AuditRequest, _audit),
     }

@@ -33,6 +33,7 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/fltrust.v1.RoundService/CloseRun": _WATCHERS_OF_RUNS,
         "/fltrust.v1.RoundService/ListRounds": _WATCHERS_OF_RUNS,
         "/fltrust.v1.RoundService/GetRound": _WATCHERS_OF_RUNS,
+        "/fltrust.v1.RoundService/ProveRounds": _WATCHERS_OF_RUNS,
         "/fltrust.v1.SigningService/CertifySigner": _SIGNERS,
         "/fltrust.v1.SigningService/Countersign": _SIGNERS,
         "/fltrust.v1.LineageService/DescribeRound": _AGGREGATOR,

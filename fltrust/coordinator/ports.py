@@ -17,7 +17,7 @@ from fltrust.artifacts.keeping import (
 from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenStore
 from fltrust.identity import TrustDomain
 from fltrust.revocation.log import EventLog
-from fltrust.rounds.ports import RoundLog, RoundStore
+from fltrust.rounds.ports import RoundStore
 from fltrust.tlog.ports import LogStore
 
 
@@ -35,8 +35,6 @@ class Transaction(Protocol):
     @property
     def rounds(self) -> RoundStore: ...
     @property
-    def log(self) -> RoundLog: ...
-    @property
     def tlog(self) -> LogStore: ...
     @property
     def aggregates(self) -> AggregateStore: ...
@@ -52,6 +50,9 @@ class Transaction(Protocol):
     def cosignatures(self) -> CosignatureStore: ...
     @property
     def trust_material(self) -> TrustMaterialStore: ...
+    def attempt(self) -> AbstractContextManager[None]:
+        """In a writing transaction: undo what the block did, and nothing else, if it raises."""
+        ...
 
 
 class Store(Protocol):

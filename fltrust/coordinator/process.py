@@ -141,7 +141,7 @@ def _opened(
     issuer = load_issuer(folder / "ca", passphrase=issuing_passphrase, clock=clock)
     with open_store(settings.database_url(folder), clock=clock) as store:
         # Under the database's lock: nobody else makes or renews these.
-        open_notary(folder, issuer, passphrase=issuing_passphrase, clock=clock)
+        notary = open_notary(folder, issuer, passphrase=issuing_passphrase, clock=clock)
         keeper = IdentityKeeper(
             issuer, bundle, clock=clock, lifetime=settings.lifetimes.get(Role.COORDINATOR)
         )
@@ -152,6 +152,7 @@ def _opened(
             bundle=bundle,
             signer=identity.signer,
             chain=identity.chain_der,
+            notary=notary,
             clock=clock,
             settings=settings.for_authority(),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
+from fltrust.artifacts.keeping import ContributionRecord
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.errors import Conflict, NotFound, Oversized, PermissionDenied, Refusal
@@ -14,6 +15,7 @@ from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import EventKind
 from fltrust.rounds.admission import Offer, RefusedList
 from fltrust.rounds.evidence import CandidateRefused, check_candidate
+from fltrust.rounds.logged import LogEvidence, prove_places
 from fltrust.rounds.machine import (
     Abandon,
     AnswerAgain,
@@ -29,6 +31,8 @@ from fltrust.rounds.machine import (
 )
 from fltrust.rounds.ports import RunRecord
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord, RoundStatus
+from fltrust.tlog.checkpoint import sign_checkpoint
+from fltrust.tlog.note import NoteKey
 from fltrust.updates.dsse import MAX_SEALED_ENVELOPE_BYTES, Envelope
 from fltrust.updates.receipt import MAX_COHORT, SealedRoundStatement
 from fltrust.updates.signing import SignedStatement, sign_statement
@@ -54,9 +58,11 @@ class RoundDesk:
         domain: TrustDomain,
         bundle: TrustBundle,
         identity: SigningIdentity,
+        log_key: NoteKey,
         counters: Counters,
     ) -> None:
         self._ledger = ledger
+        self._log_key = log_key
         self._domain = domain
         self._verifier = Verifier(bundle)
         self._counters = counters
@@ -103,7 +109,8 @@ class RoundDesk:
         2. Both statements of each candidate are verified, outside the lock: it takes a while and
            depends on nothing that changes.
         3. Under the head's lock, at the epoch read there: the caller is judged, the machine admits.
-        4. The receipt is signed, linked to the one before, and stored with the evidence.
+        4. The receipt is signed for the place in the log that this transaction takes, and stored with the
+           evidence.
         """
         # 1.
         if max(len(candidates), len(refused)) > MAX_COHORT:
@@ -170,6 +177,15 @@ class RoundDesk:
             raise NotFound(f"no round at step {step} of run {run_id}")
         return record
 
+    def prove_rounds(self, run_id: RunId) -> LogEvidence:
+        """Prove where the run's sealed rounds stand in the log, under a checkpoint of this moment."""
+        with self._ledger.reading() as tx:
+            if tx.rounds.run(run_id) is None:
+                raise NotFound(f"no round of run {run_id} was opened here")
+            head = tx.tlog.head
+            proofs = prove_places(tx.tlog, head.size, tx.rounds.places(run_id))
+        return LogEvidence(str(self._log_key.verifier), sign_checkpoint(head, self._log_key), proofs)
+
     def _verify(
         self, key: RoundKey, candidates: tuple[Candidate, ...], *, now: datetime
     ) -> tuple[tuple[Offer, ...], RefusedList] | None:
@@ -203,11 +219,12 @@ class RoundDesk:
         return tuple(offers), tuple(refused)
 
     def _store_receipt(self, record: RoundRecord, sealed: SignReceipt, request: Digest, work: Work) -> bytes:
-        head, key, identity = work.tx.log.head, record.key, self.identity
+        head, key, identity = work.tx.tlog.head, record.key, self.identity
         statement = SealedRoundStatement(
             domain=self._domain,
-            index=head.index,
-            previous=head.previous,
+            index=head.size,
+            root=Digest("sha256", head.root) if head.size else None,
+            log=self._log_key.signer.key_id,
             run_id=key.run_id,
             round=key.round,
             phase=key.phase,
@@ -222,14 +239,16 @@ class RoundDesk:
         )
         signed = sign_statement(statement, signer=identity.signer, chain=identity.chain_der)
         receipt = signed.to_bytes()
-        work.tx.log.append(receipt, index=head.index, payload=_payload_digest(signed))
+        place = work.log(work.book.sealed(statement, payload=_payload_digest(signed))).index
         work.tx.rounds.seal(
             record,
             sealed_at=work.now,
-            index=head.index,
+            index=place,
+            receipt=receipt,
             request=request,
             admitted=tuple((offer.participant, offer.candidate) for offer in sealed.admitted),
         )
+        work.tx.contributions.add_all(_contribution(key, offer, place) for offer in sealed.admitted)
         for _, reason in sealed.refused:
             # Some are the aggregator's words: only those that are ours name a counter.
             self._counters.add(f"refused.{reason if reason in _REASONS else 'other'}")
@@ -241,6 +260,18 @@ class RoundDesk:
         work.tx.rounds.add_run(
             RunRecord(opened.key.run_id, opened.aggregator, opened_epoch=event.epoch, closed_epoch=None)
         )
+
+
+def _contribution(key: RoundKey, offer: Offer, log_index: int) -> ContributionRecord:
+    return ContributionRecord(
+        run_id=key.run_id,
+        step=key.step,
+        participant=offer.participant,
+        signed_at=offer.signed_at,
+        update=offer.update,
+        certificate=offer.certificate.fingerprint,
+        log_index=log_index,
+    )
 
 
 def _payload_digest(signed: SignedStatement) -> Digest:

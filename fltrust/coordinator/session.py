@@ -20,6 +20,7 @@ from fltrust.identity import Digest, Epoch, KeyId, Name, Role, RunId, Serial, Sp
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
 from fltrust.revocation.ports import RevocationTarget
+from fltrust.rounds.logged import LogEvidence
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord
 from fltrust.wire.artifacts import AuditQuery
 
@@ -169,6 +170,10 @@ class Session:
     def get_round(self, run_id: RunId, step: int) -> RoundRecord:
         with self._allowed("RoundService/GetRound"):
             return self._authority.rounds.get_round(run_id, step)
+
+    def prove_rounds(self, run_id: RunId) -> LogEvidence:
+        with self._allowed("RoundService/ProveRounds"):
+            return self._authority.rounds.prove_rounds(run_id)
 
     def certify_signer(self, csr_der: bytes) -> tuple[bytes, ...]:
         with self._allowed("SigningService/CertifySigner"):

@@ -98,6 +98,10 @@ class CertificateStore(Protocol):
         """The certificate of `who` that ends last."""
         ...
 
+    def all(self) -> tuple[CertificateRecord, ...]:
+        """Every certificate, in the order in which they became valid."""
+        ...
+
     def newest(self) -> dict[SpiffeId, CertificateRecord]:
         """The same for everybody in the enrollment record, in one go."""
         ...

@@ -1,22 +1,26 @@
-"""The written record, verified outside Flower and without the coordinator: receipts, links, evidence."""
+"""The written record, verified outside Flower and without the coordinator: receipts, log, evidence."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fltrust.clock import to_rfc3339
 from fltrust.errors import FltrustError
-from fltrust.identity import Digest, SpiffeId
+from fltrust.identity import SpiffeId
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.state import TrustState
 from fltrust.rounds.admission import Offer
 from fltrust.rounds.evidence import CandidateRefused, check_candidate
+from fltrust.rounds.logged import LogEvidence, VerifiedLog
 from fltrust.rounds.types import RoundKey, RoundRecord, RoundStatus
 from fltrust.updates.receipt import SealedRoundStatement
 from fltrust.updates.signing import MAX_SEALED_SIGNED_BYTES, SignedStatement
 from fltrust.updates.verify import VerifiedReceipt, Verifier, claimed_at
+
+_V1 = b'"urn:fltrust:statement:sealed-round:v1"'
 
 
 @dataclass(slots=True)
@@ -36,20 +40,24 @@ class RoundCheck:
 
 @dataclass(frozen=True, slots=True)
 class ChainReport:
-    """The outcome for all rounds given. `gaps` are indexes of the chain that were not among them, as
-    (first, last): they may belong to other runs, and the links across them were not checked."""
+    """The outcome for all rounds given. `log` is the tree that their receipts were found in; None if no
+    proofs were given, or if its checkpoint does not verify (`log_problem`)."""
 
     rounds: tuple[RoundCheck, ...]
-    gaps: tuple[tuple[int, int], ...]
+    log: VerifiedLog | None
+    log_problem: str | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
-        return tuple(f"step {r.key.step}: {problem}" for r in self.rounds for problem in r.problems)
+        about_log = () if self.log_problem is None else (f"log: {self.log_problem}",)
+        return about_log + tuple(
+            f"step {r.key.step}: {problem}" for r in self.rounds for problem in r.problems
+        )
 
     @property
     def is_good(self) -> bool:
         """Whether every round that was sealed verifies, and none is tainted."""
-        return not any(check.problems or check.tainted for check in self.rounds)
+        return not self.problems and not any(check.tainted for check in self.rounds)
 
     def lines(self) -> tuple[str, ...]:
         """The report for people."""
@@ -61,15 +69,18 @@ class ChainReport:
                 continue
             verdict = "FAILED" if check.problems else "tainted" if check.tainted else "verified"
             written.append(
-                f"{where}: {verdict}, receipt {check.index}, epoch {check.epoch}, "
+                f"{where}: {verdict}, entry {check.index}, epoch {check.epoch}, "
                 f"{len(check.admitted)} admitted, {len(check.refused)} refused"
             )
             written.extend(f"  {problem}" for problem in check.problems)
             written.extend(f"  {who} was compromised when it signed" for who in check.tainted)
-        written.extend(
-            f"receipts {first} to {last} are not in this record (other runs): links across not checked"
-            for first, last in self.gaps
-        )
+        if self.log_problem is not None:
+            written.append(f"log: FAILED, {self.log_problem}")
+        elif self.log is None:
+            written.append("log: no proofs were given, so places in the log were not checked")
+        else:
+            root = b64encode(self.log.head.root).decode()
+            written.append(f"log: {self.log.origin}, {self.log.head.size} entries, root {root}")
         return tuple(written)
 
     def as_fields(self) -> dict[str, object]:
@@ -92,12 +103,24 @@ class ChainReport:
                 }
                 for check in self.rounds
             ],
-            "gaps": [list(gap) for gap in self.gaps],
+            "log": None
+            if self.log is None
+            else {
+                "origin": self.log.origin,
+                "key": self.log.key_id,
+                "size": self.log.head.size,
+                "root": b64encode(self.log.head.root).decode(),
+            },
+            "log_problem": self.log_problem,
         }
 
 
 def verify_chain(
-    records: Sequence[RoundRecord], bundle: TrustBundle, *, events: Iterable[TrustEvent] = ()
+    records: Sequence[RoundRecord],
+    bundle: TrustBundle,
+    *,
+    log: LogEvidence | None = None,
+    events: Iterable[TrustEvent] = (),
 ) -> ChainReport:
     """Verify rounds as anybody can who has the record and the roots; report, never raise for what is in it.
 
@@ -105,17 +128,20 @@ def verify_chain(
 
     1. The receipt is the coordinator's, signed with a certificate valid at its `sealed_at`
        (`Verifier.verify_receipt`), and is about this round: key, aggregator, time of opening.
-    2. It links to the receipt before it, by index and by SHA-256 of the payload, where that one is
-       among the records; no index stands twice; epochs never go back.
+    2. Given the log's checkpoint and proofs (`log`): the checkpoint is signed by the key that the receipt
+       names, and the receipt stands in its tree where it says (`VerifiedLog.check`). No index stands
+       twice; in the order of the log, epochs never go back.
     3. For every update that it admits there is evidence, and none beyond: instruction and update verify
        against the cohort (`check_candidate`), each at the time it was signed, and are the ones named.
     4. Given the trust feed (`events`, from epoch 1): as of the receipt's epoch everybody admitted stood
        well, and the run had been opened.
     5. Given the trust feed, whoever was revoked later, as compromised since before it signed, is tainted.
 
-    Without `events`, 4 and 5 are left out: revocations are not part of the rounds' own record.
+    Without `events`, 4 and 5 are left out: revocations are not part of the rounds' own record. Without
+    `log`, the rounds' places are taken as said: rounds may have been left out.
     """
     feed, verifier = tuple(events), Verifier(bundle)
+    tree, log_problem = _read_log(log, bundle)
     checks: list[RoundCheck] = []
     sealed: list[tuple[RoundCheck, VerifiedReceipt]] = []
     for record in records:
@@ -129,7 +155,17 @@ def verify_chain(
         if feed:
             _check_standing(receipt.statement, offers, check, feed)  # 4.
             check.tainted = tuple(who for who, offer in offers.items() if _is_tainted(offer, feed))  # 5.
-    return ChainReport(tuple(checks), _check_links(sealed))  # 2.
+    _check_places(sealed, tree)  # 2.
+    return ChainReport(tuple(checks), tree, log_problem)
+
+
+def _read_log(log: LogEvidence | None, bundle: TrustBundle) -> tuple[VerifiedLog | None, str | None]:
+    if log is None:
+        return None, None
+    try:
+        return VerifiedLog.of(log, bundle.domain), None
+    except FltrustError as error:
+        return None, error.message
 
 
 def _check_receipt(record: RoundRecord, check: RoundCheck, verifier: Verifier) -> VerifiedReceipt | None:
@@ -141,7 +177,7 @@ def _check_receipt(record: RoundRecord, check: RoundCheck, verifier: Verifier) -
         signed = SignedStatement.from_bytes(record.receipt, limit=MAX_SEALED_SIGNED_BYTES)
         receipt = verifier.verify_receipt(signed, at=claimed_at(signed), judge=_no_judge)
     except FltrustError as error:
-        check.problems.append(f"receipt: {error.message}")
+        check.problems.append(f"receipt: {_version_1(record.receipt) or error.message}")
         return None
     said = receipt.statement
     check.index, check.epoch = said.index, int(said.epoch)
@@ -153,6 +189,16 @@ def _check_receipt(record: RoundRecord, check: RoundCheck, verifier: Verifier) -
     if record.status is not RoundStatus.SEALED:
         check.problems.append(f"expected a sealed round where there is a receipt, found {record.status}")
     return receipt
+
+
+def _version_1(receipt: bytes) -> str | None:
+    try:
+        signed = SignedStatement.from_bytes(receipt, limit=MAX_SEALED_SIGNED_BYTES)
+        if _V1 not in signed.envelope.payload:
+            return None
+    except FltrustError:
+        return None
+    return "it is of version 1, a link of the chain that the log replaced; the fltrust that made it reads it"
 
 
 def _check_evidence(
@@ -222,26 +268,24 @@ def _names(event: TrustEvent, certificate: VerifiedCertificate) -> bool:
     return event.identity_wide or certificate.serial in event.serials or certificate.key_id in event.keys
 
 
-def _check_links(sealed: Sequence[tuple[RoundCheck, VerifiedReceipt]]) -> tuple[tuple[int, int], ...]:
-    gaps: list[tuple[int, int]] = []
-    expected, epoch = 0, 0
-    previous: Digest | None = None
+def _check_places(sealed: Sequence[tuple[RoundCheck, VerifiedReceipt]], tree: VerifiedLog | None) -> None:
+    last, epoch = -1, 0
     for check, receipt in sorted(sealed, key=lambda pair: pair[1].statement.index):
         said = receipt.statement
-        if said.index < expected:
-            check.problems.append(f"receipt {said.index} of the chain stands twice")
-        elif said.index > expected:
-            gaps.append((expected, said.index - 1))
-        elif said.previous != previous:
-            check.problems.append(f"receipt {said.index} does not link to the one before")
+        if said.index == last:
+            check.problems.append(f"entry {said.index} of the log stands twice")
         if said.epoch < epoch:
             check.problems.append(
-                f"receipt {said.index}, sealed at {to_rfc3339(said.sealed_at)}, names an earlier epoch "
-                f"({said.epoch}) than the one before ({epoch})"
+                f"entry {said.index}, sealed at {to_rfc3339(said.sealed_at)}, names an earlier epoch "
+                f"({said.epoch}) than a round before it ({epoch})"
             )
-        expected, epoch = said.index + 1, int(said.epoch)
-        previous = receipt.payload_digest
-    return tuple(gaps)
+        last, epoch = said.index, int(said.epoch)
+        if tree is None:
+            continue
+        try:
+            tree.check(said, payload=receipt.payload_digest)
+        except FltrustError as error:
+            check.problems.append(f"log: {error.message}")
 
 
 def _no_judge(_certificate: VerifiedCertificate) -> None:

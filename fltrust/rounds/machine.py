@@ -87,7 +87,7 @@ class RecordRound:
 
 @dataclass(frozen=True, slots=True)
 class SignReceipt:
-    """Sign what was decided, append it to the chain, keep the evidence."""
+    """Sign what was decided, append it to the log, keep the evidence."""
 
     admitted: tuple[Offer, ...]
     refused: RefusedList

@@ -1,4 +1,4 @@
-"""What rounds need kept: runs, rounds, and the chain of receipts.
+"""What rounds need kept: runs and their rounds.
 
 Every method runs inside the caller's transaction: nothing is durable before it commits.
 """
@@ -21,14 +21,6 @@ class RunRecord:
     aggregator: SpiffeId
     opened_epoch: Epoch
     closed_epoch: Epoch | None
-
-
-@dataclass(frozen=True, slots=True)
-class LogHead:
-    """Where the next receipt goes, and what it links to."""
-
-    index: int
-    previous: Digest | None
 
 
 class RoundStore(Protocol):
@@ -60,10 +52,24 @@ class RoundStore(Protocol):
         *,
         sealed_at: datetime,
         index: int,
+        receipt: bytes,
         request: Digest,
         admitted: tuple[tuple[SpiffeId, Candidate], ...],
     ) -> None:
-        """Turn an open round into `record`, sealed, with the evidence of what it admitted."""
+        """Seal the open round `record`: its receipt, where that stands in the log, and the evidence of
+        what it admitted."""
+        ...
+
+    def unlogged(self) -> tuple[RoundRecord, ...]:
+        """Rounds that were sealed before there was a log, in the order of their seals, without evidence."""
+        ...
+
+    def places(self, run_id: RunId) -> tuple[int, ...]:
+        """Where the sealed rounds of a run stand in the log, ascending."""
+        ...
+
+    def place(self, key: RoundKey, *, index: int) -> None:
+        """Say where a round that had no place in the log stands now."""
         ...
 
     def seal_request(self, run_id: RunId, step: int) -> Digest | None:
@@ -72,22 +78,4 @@ class RoundStore(Protocol):
 
     def cohort_of(self, run_id: RunId) -> tuple[SpiffeId, ...]:
         """Every participant in any cohort of the run, each once."""
-        ...
-
-
-class RoundLog(Protocol):
-    """The chain of receipts. A transparency log can take its place behind this port."""
-
-    @property
-    def head(self) -> LogHead:
-        """In a writing transaction it stays the head until the commit."""
-        ...
-
-    def append(self, receipt: bytes, *, index: int, payload: Digest) -> None:
-        """Append the receipt (`SignedStatement` bytes) at the head's index; `payload` is the SHA-256
-        of its payload, which the next receipt links to. Another index raises `Conflict`."""
-        ...
-
-    def read(self, start: int, *, limit: int) -> tuple[bytes, ...]:
-        """Receipts from index `start` on, in order."""
         ...

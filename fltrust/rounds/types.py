@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from fltrust.identity import Digest, Epoch, KeyId, NodeId, RunId, SpiffeId
+from fltrust.rounds.logged import LogEvidence
 from fltrust.updates.statement import Phase
 
 
@@ -102,3 +103,8 @@ class RoundArchive(Protocol):
     def list_rounds(self, run_id: RunId | None = None) -> tuple[RoundRecord, ...]: ...
 
     def get_round(self, run_id: RunId, step: int) -> RoundRecord: ...
+
+    def prove_rounds(self, run_id: RunId) -> LogEvidence:
+        """Where the run's sealed rounds stand in the log, under a checkpoint of now; `NotFound` for a run
+        without rounds."""
+        ...

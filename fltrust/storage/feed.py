@@ -25,6 +25,13 @@ class Events:
     def head(self) -> Epoch:
         return self._head
 
+    def mark(self) -> Epoch:
+        """The head as this transaction knows it; `reset` goes back there after an undo."""
+        return self._head
+
+    def reset(self, head: Epoch) -> None:
+        self._head = head
+
     def append(self, event: TrustEvent) -> None:
         if event.epoch != self._head.next():
             raise Conflict(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from fltrust.tlog.merkle import Edge, leaf_hash, split_hashes
 from fltrust.tlog.ports import MAX_ENTRY, LoggedEntry, NewEntry, TreeHead
 
 _MAX_SUBJECT = 256
+_IN_ONE_QUERY = 500
 
 
 class Log:
@@ -67,6 +69,13 @@ class Log:
         self._edge = edge
         return logged
 
+    def mark(self) -> Edge:
+        """Where the log ends now, as this transaction knows it; `reset` goes back there after an undo."""
+        return self._edge
+
+    def reset(self, edge: Edge) -> None:
+        self._edge = edge
+
     def read(self, start: int, end: int) -> tuple[LoggedEntry, ...]:
         table = tables.log_entries
         rows = self._connection.execute(
@@ -96,8 +105,19 @@ class Log:
             query = query.where(entries.c.at >= since)
         if until is not None:
             query = query.where(entries.c.at < until)
-        rows = self._connection.execute(query.where(index > after).order_by(index).limit(limit))
-        return tuple(map(_entry, rows))
+        rows = self._connection.execute(query.where(index > after).order_by(index).limit(limit)).all()
+        found = self._subjects([row.idx for row in rows])
+        return tuple(_entry(row, found[row.idx]) for row in rows)
+
+    def _subjects(self, indexes: Sequence[int]) -> Mapping[int, Sequence[str]]:
+        table = tables.log_subjects
+        found: defaultdict[int, list[str]] = defaultdict(list)
+        for start in range(0, len(indexes), _IN_ONE_QUERY):
+            part = indexes[start : start + _IN_ONE_QUERY]
+            query = select(table).where(table.c.idx.in_(part)).order_by(table.c.subject)
+            for row in self._connection.execute(query):
+                found[row.idx].append(row.subject)
+        return found
 
     def hashes(self, level: int, start: int, end: int) -> Sequence[bytes]:
         table = tables.log_hashes
@@ -122,8 +142,8 @@ def _check(entry: NewEntry) -> None:
         raise Oversized(
             f"expected a log entry of at most {MAX_ENTRY} bytes, got {len(entry.data)} ({entry.kind})"
         )
-    if any(not s or len(s) > _MAX_SUBJECT or "\n" in s for s in entry.subjects):
-        raise Conflict(f"expected subjects of a line of {_MAX_SUBJECT} characters for a log entry")
+    if any(not s or len(s) > _MAX_SUBJECT for s in entry.subjects):
+        raise Conflict(f"expected subjects of 1 to {_MAX_SUBJECT} characters for a log entry")
 
 
 def _row(entry: LoggedEntry) -> dict[str, object]:
@@ -132,10 +152,8 @@ def _row(entry: LoggedEntry) -> dict[str, object]:
         "kind": entry.kind,
         "at": entry.at,
         "data": entry.data,
-        "subjects": "\n".join(entry.subjects),
     }
 
 
-def _entry(row: Row[Any]) -> LoggedEntry:
-    subjects = tuple(row.subjects.split("\n")) if row.subjects else ()
-    return LoggedEntry(row.idx, row.kind, row.at, row.data, subjects)
+def _entry(row: Row[Any], subjects: Sequence[str] = ()) -> LoggedEntry:
+    return LoggedEntry(row.idx, row.kind, row.at, row.data, tuple(subjects))

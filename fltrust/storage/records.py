@@ -206,6 +206,11 @@ class Certificates:
             .limit(1)
         )
 
+    def all(self) -> tuple[CertificateRecord, ...]:
+        table = tables.certificates
+        rows = self._connection.execute(select(table).order_by(table.c.not_before, table.c.serial))
+        return tuple(map(_certificate, rows))
+
     def newest(self) -> dict[SpiffeId, CertificateRecord]:
         table, earlier = tables.certificates, tables.certificates.alias()
         last = (

@@ -1,4 +1,4 @@
-"""Runs, rounds and the chain of receipts: `fltrust.rounds.ports` on one connection."""
+"""Runs and their rounds: `fltrust.rounds.ports` on one connection."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
-from fltrust.errors import Conflict, NotFound
+from fltrust.errors import NotFound
 from fltrust.identity import Digest, Epoch, KeyId, NodeId, RunId, SpiffeId
-from fltrust.rounds.ports import LogHead, RunRecord
+from fltrust.rounds.ports import RunRecord
 from fltrust.rounds.types import Candidate, CohortMember, RoundKey, RoundRecord, RoundStatus
 from fltrust.storage import tables
 from fltrust.updates.statement import Phase
@@ -63,7 +63,9 @@ class Rounds:
         )
 
     def get(self, run_id: RunId, step: int) -> RoundRecord | None:
-        row = self._connection.execute(_with_receipt().where(_is(tables.rounds, run_id, step))).one_or_none()
+        row = self._connection.execute(
+            select(tables.rounds).where(_is(tables.rounds, run_id, step))
+        ).one_or_none()
         if row is None:
             return None
         cohort = self._connection.execute(
@@ -83,7 +85,7 @@ class Rounds:
         )
 
     def all(self, run_id: RunId | None) -> tuple[RoundRecord, ...]:
-        query, members = _with_receipt(), select(tables.cohorts).order_by(tables.cohorts.c.position)
+        query, members = select(tables.rounds), select(tables.cohorts).order_by(tables.cohorts.c.position)
         if run_id is not None:
             query = query.where(tables.rounds.c.run_id == _digits(run_id))
             members = members.where(tables.cohorts.c.run_id == _digits(run_id))
@@ -131,6 +133,7 @@ class Rounds:
         *,
         sealed_at: datetime,
         index: int,
+        receipt: bytes,
         request: Digest,
         admitted: tuple[tuple[SpiffeId, Candidate], ...],
     ) -> None:
@@ -139,7 +142,11 @@ class Rounds:
             update(tables.rounds)
             .where(_is(tables.rounds, record.key.run_id, step), tables.rounds.c.status == RoundStatus.OPEN)
             .values(
-                status=RoundStatus.SEALED, sealed_at=sealed_at, seal_index=index, request_hash=request.value
+                status=RoundStatus.SEALED,
+                sealed_at=sealed_at,
+                log_index=index,
+                receipt=receipt,
+                request_hash=request.value,
             )
         )
         if changed.rowcount != 1:
@@ -164,6 +171,32 @@ class Rounds:
         ).scalar_one_or_none()
         return None if value is None else Digest("sha256", value)
 
+    def unlogged(self) -> tuple[RoundRecord, ...]:
+        table = tables.rounds
+        rows = self._connection.execute(
+            select(table)
+            .where(table.c.status == RoundStatus.SEALED, table.c.log_index.is_(None))
+            .order_by(table.c.sealed_at, table.c.run_id, table.c.step)
+        )
+        return tuple(_round(row, cohort=(), evidence=()) for row in rows)
+
+    def places(self, run_id: RunId) -> tuple[int, ...]:
+        table = tables.rounds
+        found = self._connection.execute(
+            select(table.c.log_index)
+            .where(table.c.run_id == _digits(run_id), table.c.log_index.is_not(None))
+            .order_by(table.c.log_index)
+        )
+        return tuple(found.scalars())
+
+    def place(self, key: RoundKey, *, index: int) -> None:
+        table = tables.rounds
+        self._connection.execute(
+            update(table)
+            .where(_is(table, key.run_id, key.step), table.c.log_index.is_(None))
+            .values(log_index=index)
+        )
+
     def cohort_of(self, run_id: RunId) -> tuple[SpiffeId, ...]:
         found = self._connection.execute(
             select(tables.cohorts.c.participant)
@@ -174,55 +207,8 @@ class Rounds:
         return tuple(SpiffeId.parse(text) for text in found.scalars())
 
 
-class Receipts:
-    """`RoundLog` over the ``receipts`` table; its head stands in the ``head`` row."""
-
-    def __init__(self, connection: Connection, *, head: LogHead) -> None:
-        self._connection = connection
-        self._head = head
-
-    @property
-    def head(self) -> LogHead:
-        return self._head
-
-    def append(self, receipt: bytes, *, index: int, payload: Digest) -> None:
-        if index != self._head.index:
-            raise Conflict(
-                f"expected receipt {self._head.index} of the chain, got {index}", reason="seal-gap"
-            )
-        self._connection.execute(
-            insert(tables.receipts).values(seal_index=index, payload_hash=payload.value, receipt=receipt)
-        )
-        changed = self._connection.execute(
-            update(tables.head)
-            .where(tables.head.c.seal_index == index)
-            .values(seal_index=index + 1, seal_hash=payload.value)
-        )
-        if changed.rowcount != 1:
-            raise Conflict(f"expected to be at receipt {index}, the database is elsewhere", reason="seal-gap")
-        self._head = LogHead(index + 1, payload)
-
-    def read(self, start: int, *, limit: int) -> tuple[bytes, ...]:
-        table = tables.receipts
-        return tuple(
-            self._connection.execute(
-                select(table.c.receipt)
-                .where(table.c.seal_index >= start)
-                .order_by(table.c.seal_index)
-                .limit(limit)
-            ).scalars()
-        )
-
-
 def _is(table: Any, run_id: RunId, step: int) -> Any:
     return (table.c.run_id == _digits(run_id)) & (table.c.step == step)
-
-
-def _with_receipt() -> Select[Any]:
-    joined = tables.rounds.outerjoin(
-        tables.receipts, tables.rounds.c.seal_index == tables.receipts.c.seal_index
-    )
-    return select(tables.rounds, tables.receipts.c.receipt).select_from(joined)
 
 
 def _member(row: Row[Any]) -> CohortMember:

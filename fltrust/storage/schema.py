@@ -45,4 +45,4 @@ def migrate(connection: Connection) -> None:
 def create(connection: Connection) -> None:
     """Make the newest schema at once: for a database in memory, which has no past."""
     metadata.create_all(connection)
-    connection.execute(text("INSERT INTO head (id, epoch, seal_index) VALUES (1, 0, 0)"))
+    connection.execute(text("INSERT INTO head (id, epoch, log_size) VALUES (1, 0, 0)"))

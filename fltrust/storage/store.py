@@ -15,8 +15,7 @@ from sqlalchemy import Connection, Engine, Row, select, update
 
 from fltrust.clock import Clock
 from fltrust.errors import Conflict, StorageUnavailable
-from fltrust.identity import Digest, Epoch, TrustDomain
-from fltrust.rounds.ports import LogHead
+from fltrust.identity import Epoch, TrustDomain
 from fltrust.storage import tables
 from fltrust.storage.engine import WRITES, is_memory, make_engine, parse_url, warn_if_not_durable
 from fltrust.storage.errors import translated
@@ -25,7 +24,7 @@ from fltrust.storage.holder import FileHold, Hold, SessionHold
 from fltrust.storage.lineage import Aggregates, Contributions, Models, Taints
 from fltrust.storage.log import Log
 from fltrust.storage.records import Certificates, Enrollments, Tokens
-from fltrust.storage.rounds import Receipts, Rounds
+from fltrust.storage.rounds import Rounds
 from fltrust.storage.schema import create, migrate
 from fltrust.storage.signatures import Cosignatures, Countersigned, TrustMaterials
 
@@ -46,7 +45,6 @@ class Transaction:
     certificates: Certificates
     events: Events
     rounds: Rounds
-    log: Receipts
     tlog: Log
     aggregates: Aggregates
     models: Models
@@ -55,6 +53,22 @@ class Transaction:
     countersigned: Countersigned
     cosignatures: Cosignatures
     trust_material: TrustMaterials
+    connection: Connection
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Run a block that can fail alone: what it did is undone if it raises, the rest stays."""
+        before = self.events.mark(), self.tlog.mark()
+        nested = self.connection.begin_nested()
+        try:
+            yield
+            nested.commit()
+        except BaseException:
+            if nested.is_active:
+                nested.rollback()
+            self.events.reset(before[0])
+            self.tlog.reset(before[1])
+            raise
 
 
 class Store:
@@ -191,14 +205,12 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:  # noqa: ARG00
 
 
 def _transaction(connection: Connection, head: Row[Any]) -> Transaction:
-    previous = None if head.seal_hash is None else Digest("sha256", head.seal_hash)
     return Transaction(
         tokens=Tokens(connection),
         enrollments=Enrollments(connection),
         certificates=Certificates(connection),
         events=Events(connection, head=Epoch(head.epoch)),
         rounds=Rounds(connection),
-        log=Receipts(connection, head=LogHead(head.seal_index, previous)),
         tlog=Log(connection, size=head.log_size, peaks=head.log_peaks),
         aggregates=Aggregates(connection),
         models=Models(connection),
@@ -207,4 +219,5 @@ def _transaction(connection: Connection, head: Row[Any]) -> Transaction:
         countersigned=Countersigned(connection),
         cosignatures=Cosignatures(connection),
         trust_material=TrustMaterials(connection),
+        connection=connection,
     )

@@ -60,9 +60,7 @@ head = Table(
     Column("domain", String(128)),
     Column("holder", String(32)),
     Column("epoch", BigInteger, nullable=False),
-    Column("seal_index", BigInteger, nullable=False),
-    Column("seal_hash", LargeBinary),
-    Column("log_size", BigInteger, nullable=False, server_default="0"),
+    Column("log_size", BigInteger, nullable=False),
     Column("log_peaks", LargeBinary),
     CheckConstraint("id = 1", name="head_is_one_row"),
 )
@@ -151,11 +149,10 @@ rounds = Table(
     Column("opened_at", Timestamp, nullable=False),
     Column("opened_epoch", BigInteger, nullable=False),
     Column("sealed_at", Timestamp),
-    Column("seal_index", BigInteger, unique=True),
+    Column("log_index", BigInteger, unique=True),
     Column("request_hash", LargeBinary(32)),
-    Column("log_index", BigInteger),
+    Column("receipt", LargeBinary),
     PrimaryKeyConstraint("run_id", "step", name="rounds_pkey"),
-    Index("rounds_by_log_index", "log_index", unique=True),
 )
 
 cohorts = Table(
@@ -185,14 +182,6 @@ evidence = Table(
     ForeignKeyConstraint(["run_id", "step"], ["rounds.run_id", "rounds.step"], name="evidence_round_fkey"),
 )
 
-receipts = Table(
-    "receipts",
-    metadata,
-    Column("seal_index", BigInteger, primary_key=True, autoincrement=False),
-    Column("payload_hash", LargeBinary(32), nullable=False),
-    Column("receipt", LargeBinary, nullable=False),
-)
-
 log_entries = Table(
     "log_entries",
     metadata,
@@ -200,7 +189,6 @@ log_entries = Table(
     Column("kind", String(32), nullable=False),
     Column("at", Timestamp, nullable=False),
     Column("data", LargeBinary, nullable=False),
-    Column("subjects", Text, nullable=False),
     Index("log_entries_by_kind", "kind", "idx"),
     Index("log_entries_by_time", "at"),
 )
@@ -222,6 +210,7 @@ log_subjects = Table(
     Column("subject", _SPIFFE_ID, nullable=False),
     Column("idx", BigInteger, nullable=False),
     PrimaryKeyConstraint("subject", "idx", name="log_subjects_pkey"),
+    Index("log_subjects_by_entry", "idx"),
     sqlite_with_rowid=False,
 )
 
@@ -241,6 +230,18 @@ aggregates = Table(
     Index("aggregates_by_tensors", "tensors"),
     Index("aggregates_by_model", "model"),
     Index("aggregates_by_previous", "previous"),
+)
+
+aggregate_parents = Table(
+    "aggregate_parents",
+    metadata,
+    Column("run_id", _RUN_ID, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("parent_run_id", _RUN_ID, nullable=False),
+    Column("parent_step", BigInteger, nullable=False),
+    Column("is_stated", Boolean, nullable=False),
+    PrimaryKeyConstraint("run_id", "step", "parent_run_id", "parent_step", name="aggregate_parents_pkey"),
+    Index("aggregate_parents_by_parent", "parent_run_id", "parent_step"),
 )
 
 models = Table(

@@ -13,6 +13,8 @@ from fltrust.artifacts.ports import EntryKind, RoundFacts, StepOfRun
 from fltrust.clock import Clock, SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
 from fltrust.coordinator.identity import issue_identity
+from fltrust.coordinator.notary import NotaryKeys, scratch_notary
+from fltrust.coordinator.public_names import PublicNaming
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, JoinTokenEvidence
 from fltrust.errors import CoordinatorUnavailable
@@ -46,9 +48,12 @@ class ScratchCoordinator:
         clock: Clock | None = None,
         url: str = "sqlite://",
         ca: ScratchCa | None = None,
+        notary: NotaryKeys | None = None,
+        pseudonym_key: bytes | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.ca = ca or ScratchCa.make(domain, now=self.clock.now())
+        self.notary = notary or scratch_notary(self.ca.issuer, clock=self.clock)
         self.is_reachable = True
         self._store = open_store(url, clock=self.clock)
         identity = issue_identity(self.ca.issuer, self.ca.bundle, clock=self.clock)
@@ -58,6 +63,8 @@ class ScratchCoordinator:
             bundle=self.ca.bundle,
             signer=identity.signer,
             chain=identity.chain_der,
+            notary=self.notary,
+            names=PublicNaming(pseudonym_key),
             clock=self.clock,
             settings=AuthoritySettings(
                 domain=self.ca.bundle.domain, bootstrap="scratch:1", address="scratch:2"

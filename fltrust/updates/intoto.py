@@ -17,7 +17,7 @@ from fltrust.strictjson import Fields
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 INSTRUCTION_PREDICATE = "urn:fltrust:statement:instruction:v1"
 UPDATE_PREDICATE = "urn:fltrust:statement:update:v1"
-SEALED_ROUND_PREDICATE = "urn:fltrust:statement:sealed-round:v1"
+SEALED_ROUND_PREDICATE = "urn:fltrust:statement:sealed-round:v2"
 
 MAX_PAYLOAD_BYTES = 48 * 1024
 MAX_SEALED_PAYLOAD_BYTES = 6 * 2**20

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from fltrust import strictjson
 from fltrust.clock import to_rfc3339
 from fltrust.errors import Malformed, Oversized
-from fltrust.identity import Digest, Epoch, NodeId, Role, RunId, SpiffeId, TrustDomain
+from fltrust.identity import Digest, Epoch, KeyId, NodeId, Role, RunId, SpiffeId, TrustDomain
 from fltrust.strictjson import Fields
 from fltrust.updates.digest import CONTENT_ALGORITHM
 from fltrust.updates.intoto import (
@@ -53,15 +53,17 @@ class AdmittedUpdate:
 class SealedRoundStatement:
     """The coordinator's receipt: what one round admitted and refused, at which epoch.
 
-    Receipts form a chain: `index` counts from 0 without a gap, and `previous` is the SHA-256
-    of the payload before (none for the first). A participant is admitted at most once.
+    `index` is the position of the round's entry in the coordinator's transparency log, `root` the RFC
+    6962 root of the tree of the entries before it (none at 0), and `log` the id of the key that signs the
+    log's checkpoints. A participant is admitted at most once.
     """
 
     predicate_type: ClassVar[str] = SEALED_ROUND_PREDICATE
 
     domain: TrustDomain
     index: int
-    previous: Digest | None
+    root: Digest | None
+    log: KeyId
     run_id: RunId
     round: int
     phase: Phase
@@ -77,10 +79,10 @@ class SealedRoundStatement:
     def __post_init__(self) -> None:
         check_count(self.round, "round")
         check_count(self.step, "step")
-        if not 0 <= self.index < 2**63 or (self.index == 0) != (self.previous is None):
-            raise Malformed(f"expected a previous receipt for every index but 0, got index {self.index}")
-        if self.previous is not None:
-            check_digest(self.previous, SHA256, "previous")
+        if not 0 <= self.index < 2**63 or (self.index == 0) != (self.root is None):
+            raise Malformed(f"expected a root for every index but 0, got index {self.index}")
+        if self.root is not None:
+            check_digest(self.root, SHA256, "root")
         check_digest(self.certificate, SHA256, "certificate")
         check_identity(self.aggregator, Role.AGGREGATOR, self.domain)
         check_times(self.opened_at, self.sealed_at)
@@ -107,7 +109,8 @@ class SealedRoundStatement:
         predicate: dict[str, object] = {
             "domain": self.domain,
             "index": str(self.index),
-            "previous": None if self.previous is None else str(self.previous),
+            "root": None if self.root is None else str(self.root),
+            "log": self.log,
             "runId": str(int(self.run_id)),
             "round": self.round,
             "phase": self.phase,
@@ -139,7 +142,8 @@ class SealedRoundStatement:
         statement = cls(
             domain=fields.domain("domain"),
             index=fields.decimal("index", bits=63),
-            previous=fields.optional_digest("previous"),
+            root=fields.optional_digest("root"),
+            log=fields.key_id("log"),
             run_id=RunId(fields.decimal("runId", bits=64)),
             round=fields.number("round"),
             phase=fields.choice("phase", Phase),

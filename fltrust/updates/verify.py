@@ -293,7 +293,7 @@ class Verifier:
         return VerifiedUpdate(statement, opened.certificate, opened.payload_digest, content is not None)
 
     def verify_receipt(self, signed: SignedStatement, *, at: datetime, judge: Judge) -> VerifiedReceipt:
-        """Verify a sealed round's receipt; see `open` for 1 to 8. The chain of receipts is the caller's.
+        """Verify a sealed round's receipt; see `open` for 1 to 8. Its place in the log is the caller's.
 
         9. It is a sealed round, else ``unknown-type``.
         """

@@ -15,13 +15,21 @@ from fltrust.pki.types import TrustBundle
 from fltrust.revocation.events import TrustEvent
 from fltrust.revocation.ports import TrustFeed
 from fltrust.rounds.chain import ChainReport, verify_chain
+from fltrust.rounds.logged import LogEvidence, PlaceProof
 from fltrust.rounds.types import RoundArchive, RoundRecord
 from fltrust.wire.enrollment import bundle_from_pb, bundle_to_pb
 from fltrust.wire.pb import record_pb2 as pb
-from fltrust.wire.rounds import record_from_pb, record_to_pb
+from fltrust.wire.rounds import (
+    add_place,
+    place_to_pb,
+    record_from_pb,
+    record_to_pb,
+    tree_from_pb,
+    tree_to_pb,
+)
 from fltrust.wire.trust import event_from_pb, event_to_pb
 
-FORMAT = "fltrust-record-v1"
+FORMAT = "fltrust-record-v2"
 MAX_RECORD = 512 * 1024 * 1024
 MAX_LINE = 128 * 1024 * 1024
 
@@ -38,23 +46,27 @@ class WrittenRecord:
     bundle: TrustBundle
     events: tuple[TrustEvent, ...]
     rounds: tuple[RoundRecord, ...]
+    log: LogEvidence
 
 
 def export_record(archive: Archive, bundle: TrustBundle, run_id: RunId) -> bytes:
-    """The record of a run, complete: roots, trust feed, rounds with all evidence.
+    """The record of a run, complete: roots, trust feed, rounds with all evidence, their places in the log.
 
-    `NotFound` for a run without rounds.
+    The run may go on meanwhile. So the rounds are read first, then the proofs, then the feed: no round in
+    the record stands outside the tree, or names an epoch past the feed. `NotFound` for a run
+    without rounds.
     """
     summaries = archive.list_rounds(run_id)
     if not summaries:
         raise NotFound(f"expected rounds of run {int(run_id)}, found none", hint="see: fltrust rounds list")
+    rounds = [record_to_pb(archive.get_round(run_id, summary.key.step)) for summary in summaries]
+    log = archive.prove_rounds(run_id)
     header = pb.RecordHeader(format=FORMAT, run_id=int(run_id), bundle=bundle_to_pb(bundle))
     lines = [pb.RecordLine(header=header)]
     lines.extend(pb.RecordLine(event=event_to_pb(event)) for event in _feed_so_far(archive))
-    lines.extend(
-        pb.RecordLine(round=record_to_pb(archive.get_round(run_id, summary.key.step)))
-        for summary in summaries
-    )
+    lines.extend(pb.RecordLine(round=found) for found in rounds)
+    lines.append(pb.RecordLine(tree=tree_to_pb(log)))
+    lines.extend(pb.RecordLine(place=place_to_pb(index, proof)) for index, proof in log.proofs.items())
     return b"".join(json_format.MessageToJson(line, indent=None).encode() + b"\n" for line in lines)
 
 
@@ -68,16 +80,28 @@ def read_record(data: bytes) -> WrittenRecord:
         raise Malformed(f"expected a record that begins with a header of format {FORMAT!r}")
     events: list[TrustEvent] = []
     rounds: list[RoundRecord] = []
+    tree: tuple[str, bytes] | None = None
+    proofs: dict[int, PlaceProof] = {}
     for line in lines:
         match line.WhichOneof("line"):
             case "event":
                 events.append(event_from_pb(line.event))
             case "round":
                 rounds.append(record_from_pb(line.round))
+            case "tree" if tree is None:
+                tree = tree_from_pb(line.tree)
+            case "place":
+                add_place(proofs, line.place)
             case other:
-                raise Malformed(f"expected events and rounds after the header, got {other}")
+                raise Malformed(f"expected events, rounds, one tree and places after the header, got {other}")
+    if tree is None:
+        raise Malformed("expected the log's tree in a record, found none")
     return WrittenRecord(
-        RunId(header.header.run_id), bundle_from_pb(header.header.bundle), tuple(events), tuple(rounds)
+        RunId(header.header.run_id),
+        bundle_from_pb(header.header.bundle),
+        tuple(events),
+        tuple(rounds),
+        LogEvidence(*tree, proofs),
     )
 
 
@@ -89,7 +113,7 @@ def verify_record(data: bytes, run_id: RunId, *, root: Digest) -> ChainReport:
     3. Steps 1 to 5 of `fltrust.rounds.chain.verify_chain`.
 
     The trust feed in a record is what the coordinator told the exporter: it is checked against the
-    receipts' epochs, but not signed by itself.
+    receipts' epochs, but not signed by itself. The log's key is the one that the receipts name.
     """
     record = read_record(data)  # 1
     if record.run_id != run_id or any(r.key.run_id != run_id for r in record.rounds):
@@ -101,7 +125,7 @@ def verify_record(data: bytes, run_id: RunId, *, root: Digest) -> ChainReport:
     except CertificateRefused as error:
         error.hint = error.hint or "is this the record of another federation?"
         raise
-    return verify_chain(record.rounds, trusted, events=record.events)  # 3
+    return verify_chain(record.rounds, trusted, log=record.log, events=record.events)  # 3
 
 
 def _feed_so_far(archive: TrustFeed) -> Iterator[TrustEvent]:

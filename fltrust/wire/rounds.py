@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fltrust.errors import Malformed, Oversized
 from fltrust.identity import Digest, Epoch, KeyId, NodeId, RunId, SpiffeId
+from fltrust.rounds.logged import LogEvidence, PlaceProof
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord, RoundStatus
+from fltrust.tlog.merkle import MAX_PROOF
+from fltrust.tlog.note import MAX_NOTE
 from fltrust.updates.intoto import Phase
 from fltrust.updates.receipt import MAX_COHORT
 from fltrust.updates.signing import MAX_SEALED_SIGNED_BYTES, MAX_SIGNED_BYTES
@@ -27,6 +30,9 @@ MAX_SEAL = 64 * 1024 * 1024
 """Bytes of all messages of one seal together, and of one round with its evidence."""
 _CHUNK = MAX_MESSAGE // 2  # a chunk is closed when it passes this; with one more candidate it still fits
 _MAX_REASON = 200
+MAX_PLACES = 1_000_000
+"""Sealed rounds of one run whose places in the log are proved together."""
+MAX_VKEY = 1024
 
 Refusals = tuple[tuple[SpiffeId, str], ...]
 
@@ -211,3 +217,57 @@ def record_from_pb(message: pb.Round) -> RoundRecord:
         receipt=bounded_or_none(message.receipt, limit=MAX_SEALED_SIGNED_BYTES, what="a receipt"),
         evidence=tuple(candidate_from_pb(c) for c in message.evidence),
     )
+
+
+def tree_to_pb(evidence: LogEvidence) -> pb.LogTree:
+    return pb.LogTree(key=evidence.key, checkpoint=evidence.checkpoint)
+
+
+def tree_from_pb(message: pb.LogTree) -> tuple[str, bytes]:
+    """The log's key and its checkpoint."""
+    key = text_within(message.key, limit=MAX_VKEY, what="the log's key")
+    return key, bounded(message.checkpoint, limit=MAX_NOTE, what="a checkpoint")
+
+
+def place_to_pb(index: int, proof: PlaceProof) -> pb.PlaceProof:
+    return pb.PlaceProof(index=index, inclusion=proof.inclusion, consistency=proof.consistency)
+
+
+def place_from_pb(message: pb.PlaceProof) -> tuple[int, PlaceProof]:
+    at_most(message.inclusion, MAX_PROOF, what="hashes in an inclusion proof")
+    at_most(message.consistency, MAX_PROOF, what="hashes in a consistency proof")
+    return message.index, PlaceProof(tuple(message.inclusion), tuple(message.consistency))
+
+
+def evidence_to_pb(evidence: LogEvidence) -> Iterator[pb.ProveRoundsResponse]:
+    """The tree first, then a message for each place."""
+    yield pb.ProveRoundsResponse(tree=tree_to_pb(evidence))
+    for index, proof in evidence.proofs.items():
+        yield pb.ProveRoundsResponse(place=place_to_pb(index, proof))
+
+
+def evidence_from_pb(messages: Iterable[pb.ProveRoundsResponse]) -> LogEvidence:
+    """Read what `evidence_to_pb` writes; `Malformed` for another order, or a place that comes twice."""
+    tree: tuple[str, bytes] | None = None
+    proofs: dict[int, PlaceProof] = {}
+    for message in messages:
+        kind = message.WhichOneof("answer")
+        if tree is None and kind == "tree":
+            tree = tree_from_pb(message.tree)
+        elif tree is not None and kind == "place":
+            add_place(proofs, message.place)
+        else:
+            raise Malformed(f"expected the log's tree, then places in it, got {kind}")
+    if tree is None:
+        raise Malformed("expected the log's tree, got no message")
+    return LogEvidence(*tree, proofs)
+
+
+def add_place(proofs: dict[int, PlaceProof], message: pb.PlaceProof) -> None:
+    """Take one more proof; `Malformed` if its place is proved already, `Oversized` past `MAX_PLACES`."""
+    index, proof = place_from_pb(message)
+    if index in proofs:
+        raise Malformed(f"expected one proof for entry {index}, got two")
+    if len(proofs) >= MAX_PLACES:
+        raise Oversized(f"expected proofs of at most {MAX_PLACES} places in the log")
+    proofs[index] = proof

@@ -17,6 +17,7 @@ from fltrust.client import CoordinatorClient
 from fltrust.clock import SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings
 from fltrust.coordinator.identity import IdentityKeeper
+from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.serve import BackgroundServer
 from fltrust.coordinator.server import CoordinatorServer
 from fltrust.coordinator.serving import ServerSettings
@@ -58,6 +59,7 @@ class Federation:
             bundle=self.bundle,
             signer=identity.signer,
             chain=identity.chain_der,
+            notary=scratch_notary(self.issuer, clock=self.clock),
             clock=self.clock,
             settings=self.settings,
         )

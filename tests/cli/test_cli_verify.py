@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -47,14 +48,27 @@ def test_a_forged_record_is_told_by_the_exit_code(
     written: Path, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [json.loads(line) for line in written.read_text().splitlines()]
-    lines[-1]["round"]["key"]["round"] = 9  # the receipt speaks of round 1
+    (sealed,) = (line["round"] for line in lines if "round" in line)
+    sealed["key"]["round"] = 9  # the receipt speaks of round 1
     written.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert verify(written, *more) == 5
     said = capsys.readouterr().out
     assert json.loads(said)["good"] is False if more else "FAILED" in said
 
 
+@pytest.mark.parametrize("part", ["inclusion", "consistency"])
+def test_a_round_that_is_not_where_it_says_in_the_log_is_told_by_the_exit_code(
+    written: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.loads(line) for line in written.read_text().splitlines()]
+    (place,) = (line["place"] for line in lines if "place" in line)
+    place[part][0] = b64encode(bytes(32)).decode()
+    written.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert verify(written) == 5
+    assert "log: " in capsys.readouterr().out
+
+
 def test_a_record_without_a_round_proves_nothing(written: Path) -> None:
-    lines = [line for line in written.read_text().splitlines() if '"round"' not in line]
+    lines = [line for line in written.read_text().splitlines() if '"round":' not in line]
     written.write_text("\n".join(lines) + "\n")
     assert verify(written) == 6

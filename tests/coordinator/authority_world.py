@@ -10,6 +10,7 @@ from typing import Any
 
 from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
 from fltrust.coordinator.identity import CoordinatorIdentity, issue_identity
+from fltrust.coordinator.notary import scratch_notary
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.identity import Digest, KeyId, Name, NodeId, Role, RunId, SpiffeId, TrustDomain
@@ -114,6 +115,7 @@ class World:
         self.bundle = self.ca.bundle
         self.store: Store
         self.authority: Authority
+        self.notary = scratch_notary(self.ca.issuer, clock=self.clock)
         self.identity: CoordinatorIdentity = issue_identity(self.ca.issuer, self.bundle, clock=self.clock)
         self.open()
         signer, issued = self.authority.bootstrap_operator(Name("root"))
@@ -127,6 +129,7 @@ class World:
             bundle=self.bundle,
             signer=self.identity.signer,
             chain=self.identity.chain_der,
+            notary=self.notary,
             clock=self.clock,
             settings=AuthoritySettings(domain=DOMAIN, bootstrap="localhost:1", address="localhost:2"),
         )

@@ -14,6 +14,7 @@ from fltrust.revocation import EventKind, RevocationReason
 from fltrust.rounds.chain import verify_chain
 from fltrust.rounds.types import Candidate, RoundStatus
 from fltrust.storage import CommitStep
+from fltrust.tlog.merkle import tree_head
 from fltrust.updates import Phase
 
 
@@ -35,7 +36,12 @@ def test_the_first_round_opens_the_run_and_the_seal_admits_what_verifies(
     receipt = exchange.seal(exchange.answer(a), exchange.answer(b), refused=((c.spiffe_id, "no-reply"),))
     assert admitted(receipt) == {"site-a", "site-b"}
     assert reasons(receipt) == {"site-c": "no-reply"}
-    assert (receipt.index, receipt.previous, receipt.epoch) == (0, None, opened.epoch)
+    with world.store.reading() as tx:
+        (entry,) = tx.tlog.find(kinds=("sealed-round",))
+        head = tree_head(tx.tlog, receipt.index)
+    assert (receipt.index, receipt.epoch) == (entry.index, opened.epoch)
+    assert receipt.root == Digest("sha256", head.root)
+    assert receipt.log == world.notary.note.key_id
     assert world.authority.counters.get("updates.admitted") == 2
     assert world.authority.counters.get("refused.no-reply") == 1
 
@@ -50,7 +56,7 @@ def test_an_aggregators_own_words_make_no_counters(
     assert not [name for name in world.authority.counters.snapshot() if "word" in name]
 
 
-def test_receipts_are_chained_over_rounds_and_verify_outside(
+def test_receipts_stand_in_the_log_and_verify_outside(
     world: World, aggregator: Member, sites: tuple[Member, ...]
 ) -> None:
     for step in (1, 2, 3):
@@ -58,9 +64,12 @@ def test_receipts_are_chained_over_rounds_and_verify_outside(
         exchange.open(*sites)
         exchange.seal(*map(exchange.answer, sites))
     records = tuple(world.op.get_round(RUN, step) for step in (1, 2, 3))
-    report = verify_chain(records, world.bundle, events=world.authority.events(Epoch(0), 100, reader=None))
+    events = world.authority.events(Epoch(0), 100, reader=None)
+    report = verify_chain(records, world.bundle, log=world.op.prove_rounds(RUN), events=events)
     assert report.is_good, report.problems
-    assert [check.index for check in report.rounds] == [0, 1, 2]
+    with world.store.reading() as tx:
+        entries = tx.tlog.find(kinds=("sealed-round",))
+    assert [check.index for check in report.rounds] == [entry.index for entry in entries]
     assert all(len(check.admitted) == 3 for check in report.rounds)
     assert [r.evidence for r in world.op.list_rounds(RUN)] == [()] * 3
 
@@ -198,7 +207,8 @@ def test_a_seal_that_was_persisted_and_then_failed_is_answered_from_the_record(
     receipt = exchange.seal(*candidates)
     assert admitted(receipt) == {"site-a", "site-b", "site-c"}
     assert receipt.epoch < world.authority.head
-    assert receipt.index == 0
+    with world.store.reading() as tx:
+        assert [entry.index for entry in tx.tlog.find(kinds=("sealed-round",))] == [receipt.index]
 
 
 def test_a_seal_that_failed_before_the_commit_is_decided_anew(

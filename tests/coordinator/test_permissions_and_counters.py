@@ -57,6 +57,7 @@ def test_each_role_may_call_exactly_what_it_needs() -> None:
         "CloseRun",
         "ListRounds",
         "GetRound",
+        "ProveRounds",
     }
     assert _allowed(OPERATOR) == {m.rpartition("/")[2] for m in METHODS} - {
         "OpenRound",

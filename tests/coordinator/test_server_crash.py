@@ -55,13 +55,13 @@ class Coordinator:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        log = (self.folder / "log").open("a")
+        log = (self.folder / "stderr").open("a")
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(self.folder)], stdout=subprocess.PIPE, stderr=log, text=True
         )
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
-        assert str(DOMAIN) in said, (self.folder / "log").read_text()
+        assert str(DOMAIN) in said, (self.folder / "stderr").read_text()
 
     def kill(self) -> None:
         assert self.process is not None

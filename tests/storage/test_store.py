@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, event, inspect, text
 
 from fltrust.enrollment.types import TokenRecord, TokenStatus
 from fltrust.errors import Conflict, Malformed, StorageUnavailable
-from fltrust.identity import Digest, Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId, TrustDomain
+from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId, TrustDomain
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 from fltrust.storage import CommitStep, Store, open_store
 from fltrust.storage.engine import parse_url
@@ -62,18 +62,6 @@ def test_epochs_have_no_gap_and_no_repetition(store: Store) -> None:
                 tx.events.append(_event(wrong))
     with store.reading() as tx:
         assert [e.epoch for e in tx.events.read(Epoch(0))] == [1]
-
-
-def test_receipts_link_and_have_no_gap(store: Store) -> None:
-    digest = Digest.sha256_of(b"payload")
-    with store.writing() as tx:
-        assert (tx.log.head.index, tx.log.head.previous) == (0, None)
-        tx.log.append(b"receipt", index=0, payload=digest)
-        with pytest.raises(Conflict):
-            tx.log.append(b"again", index=0, payload=digest)
-    with store.writing() as tx:
-        assert (tx.log.head.index, tx.log.head.previous) == (1, digest)
-        assert tx.log.read(0, limit=10) == (b"receipt",)
 
 
 def test_an_error_inside_undoes_everything(store: Store) -> None:

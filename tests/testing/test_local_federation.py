@@ -82,7 +82,8 @@ def test_a_federation_can_be_on_disk(tmp_path: Path) -> None:
     with LocalFederation(app(), 2, url=url, journals=tmp_path) as federation:
         run(federation)
     assert (tmp_path / "site-0.sqlite").exists()
-    with ScratchCoordinator(url=url) as again:
+    made = federation.coordinator
+    with ScratchCoordinator(url=url, ca=made.ca, notary=made.notary) as again:
         assert len(again.rounds()) == 1
 
 

@@ -66,12 +66,21 @@ def test_a_statement_round_trips(statement: Statement) -> None:
     assert statement.to_payload() == payload
 
 
-def test_a_first_receipt_has_no_previous(receipt: SealedRoundStatement) -> None:
-    first = replace(receipt, index=0, previous=None)
+def test_only_a_receipt_at_the_start_of_a_log_has_no_root(receipt: SealedRoundStatement) -> None:
+    first = replace(receipt, index=0, root=None)
     assert parse_statement(first.to_payload()) == first
-    for index, previous in ((0, receipt.previous), (1, None)):
-        with pytest.raises(Malformed, match="previous"):
-            replace(receipt, index=index, previous=previous)
+    for index, root in ((0, receipt.root), (1, None)):
+        with pytest.raises(Malformed, match="root"):
+            replace(receipt, index=index, root=root)
+
+
+def test_a_receipt_reads_as_documented(receipt: SealedRoundStatement) -> None:
+    said = json.loads(receipt.to_payload())
+    assert said["predicateType"] == "urn:fltrust:statement:sealed-round:v2"
+    assert said["subject"][0]["name"] == "round/hospitals.example/7"
+    assert said["predicate"]["index"] == "7"
+    assert said["predicate"]["root"] == str(receipt.root)
+    assert said["predicate"]["log"] == "ef" * 32
 
 
 def test_an_update_reads_as_documented(update: UpdateStatement, instruction: InstructionStatement) -> None:
@@ -106,7 +115,8 @@ def test_an_update_reads_as_documented(update: UpdateStatement, instruction: Ins
 def test_every_field_of_a_statement_is_in_its_bytes(statement: Statement) -> None:
     payload = statement.to_payload()
     other: dict[str, Any] = {
-        "domain": None, "index": 8, "previous": Digest.sha256_of(b"x"), "run_id": RunId(1), "round": 9,
+        "domain": None, "index": 8, "root": Digest.sha256_of(b"x"), "log": KeyId("12" * 32),
+        "run_id": RunId(1), "round": 9,
         "phase": None, "step": 9, "instruction_id": "f" * 32, "participant": None, "node_id": NodeId(1),
         "node_key": KeyId("cd" * 32), "message_type": "train.other", "epoch": 42,
         "admitted": (), "refused": (),
@@ -205,7 +215,9 @@ def test_an_instruction_that_says_something_impossible_is_malformed(
 @pytest.mark.parametrize("change", [
     predicate(index=7),
     predicate(index="-1"),
-    predicate(previous="none"),
+    predicate(root="none"),
+    predicate(log="none"),
+    predicate(log=None),
     predicate(refused=[{"participant": "spiffe://hospitals.example/participant/b", "reason": "No good!"}]),
     predicate(refused=[{"participant": "spiffe://hospitals.example/operator/b", "reason": "late"}]),
     predicate(refused=[["b", "late"]]),

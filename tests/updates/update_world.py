@@ -128,7 +128,8 @@ class World:
         statement = SealedRoundStatement(
             domain=self.domain,
             index=7,
-            previous=Digest.sha256_of(b"the receipt before"),
+            root=Digest.sha256_of(b"the log before"),
+            log=KeyId("ef" * 32),
             run_id=update.run_id,
             round=update.round,
             phase=update.phase,

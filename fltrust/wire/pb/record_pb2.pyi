@@ -9,14 +9,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecordLine(_message.Message):
-    __slots__ = ("header", "event", "round")
+    __slots__ = ("header", "event", "round", "tree", "place")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     EVENT_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     header: RecordHeader
     event: _trust_pb2.TrustEvent
     round: _rounds_pb2.Round
-    def __init__(self, header: _Optional[_Union[RecordHeader, _Mapping]] = ..., event: _Optional[_Union[_trust_pb2.TrustEvent, _Mapping]] = ..., round: _Optional[_Union[_rounds_pb2.Round, _Mapping]] = ...) -> None: ...
+    tree: _rounds_pb2.LogTree
+    place: _rounds_pb2.PlaceProof
+    def __init__(self, header: _Optional[_Union[RecordHeader, _Mapping]] = ..., event: _Optional[_Union[_trust_pb2.TrustEvent, _Mapping]] = ..., round: _Optional[_Union[_rounds_pb2.Round, _Mapping]] = ..., tree: _Optional[_Union[_rounds_pb2.LogTree, _Mapping]] = ..., place: _Optional[_Union[_rounds_pb2.PlaceProof, _Mapping]] = ...) -> None: ...
 
 class RecordHeader(_message.Message):
     __slots__ = ("format", "run_id", "bundle")

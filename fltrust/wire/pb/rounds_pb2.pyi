@@ -117,6 +117,38 @@ class GetRoundResponse(_message.Message):
     round: Round
     def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ...) -> None: ...
 
+class ProveRoundsRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: int
+    def __init__(self, run_id: _Optional[int] = ...) -> None: ...
+
+class ProveRoundsResponse(_message.Message):
+    __slots__ = ("tree", "place")
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    tree: LogTree
+    place: PlaceProof
+    def __init__(self, tree: _Optional[_Union[LogTree, _Mapping]] = ..., place: _Optional[_Union[PlaceProof, _Mapping]] = ...) -> None: ...
+
+class LogTree(_message.Message):
+    __slots__ = ("key", "checkpoint")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    checkpoint: bytes
+    def __init__(self, key: _Optional[str] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
+
+class PlaceProof(_message.Message):
+    __slots__ = ("index", "inclusion", "consistency")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    INCLUSION_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    inclusion: _containers.RepeatedScalarFieldContainer[bytes]
+    consistency: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, index: _Optional[int] = ..., inclusion: _Optional[_Iterable[bytes]] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class Round(_message.Message):
     __slots__ = ("key", "status", "aggregator", "opened_at", "opened_epoch", "cohort", "receipt", "evidence")
     KEY_FIELD_NUMBER: _ClassVar[int]

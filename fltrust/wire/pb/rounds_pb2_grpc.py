@@ -59,6 +59,11 @@ class RoundServiceStub(object):
                 request_serializer=fltrust_dot_v1_dot_rounds__pb2.GetRoundRequest.SerializeToString,
                 response_deserializer=fltrust_dot_v1_dot_rounds__pb2.GetRoundResponse.FromString,
                 _registered_method=True)
+        self.ProveRounds = channel.unary_stream(
+                '/fltrust.v1.RoundService/ProveRounds',
+                request_serializer=fltrust_dot_v1_dot_rounds__pb2.ProveRoundsRequest.SerializeToString,
+                response_deserializer=fltrust_dot_v1_dot_rounds__pb2.ProveRoundsResponse.FromString,
+                _registered_method=True)
 
 
 class RoundServiceServicer(object):
@@ -96,6 +101,13 @@ class RoundServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProveRounds(self, request, context):
+        """Where the sealed rounds of a run stand in the log: first the tree, then a proof for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RoundServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +135,11 @@ def add_RoundServiceServicer_to_server(servicer, server):
                     servicer.GetRound,
                     request_deserializer=fltrust_dot_v1_dot_rounds__pb2.GetRoundRequest.FromString,
                     response_serializer=fltrust_dot_v1_dot_rounds__pb2.GetRoundResponse.SerializeToString,
+            ),
+            'ProveRounds': grpc.unary_stream_rpc_method_handler(
+                    servicer.ProveRounds,
+                    request_deserializer=fltrust_dot_v1_dot_rounds__pb2.ProveRoundsRequest.FromString,
+                    response_serializer=fltrust_dot_v1_dot_rounds__pb2.ProveRoundsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -260,6 +277,33 @@ class RoundService(object):
             '/fltrust.v1.RoundService/GetRound',
             fltrust_dot_v1_dot_rounds__pb2.GetRoundRequest.SerializeToString,
             fltrust_dot_v1_dot_rounds__pb2.GetRoundResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveRounds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fltrust.v1.RoundService/ProveRounds',
+            fltrust_dot_v1_dot_rounds__pb2.ProveRoundsRequest.SerializeToString,
+            fltrust_dot_v1_dot_rounds__pb2.ProveRoundsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,20 @@ def upgrade() -> None:
     op.create_index("aggregates_by_previous", "aggregates", ["previous"], unique=False)
     op.create_index("aggregates_by_tensors", "aggregates", ["tensors"], unique=False)
     op.create_table(
+        "aggregate_parents",
+        sa.Column("run_id", sa.String(length=20), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.Column("parent_run_id", sa.String(length=20), nullable=False),
+        sa.Column("parent_step", sa.BigInteger(), nullable=False),
+        sa.Column("is_stated", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "run_id", "step", "parent_run_id", "parent_step", name="aggregate_parents_pkey"
+        ),
+    )
+    op.create_index(
+        "aggregate_parents_by_parent", "aggregate_parents", ["parent_run_id", "parent_step"], unique=False
+    )
+    op.create_table(
         "contributions",
         sa.Column("run_id", sa.String(length=20), nullable=False),
         sa.Column("step", sa.BigInteger(), nullable=False),
@@ -70,7 +84,6 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("at", sa.String(length=32), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
-        sa.Column("subjects", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("idx"),
     )
     op.create_index("log_entries_by_kind", "log_entries", ["kind", "idx"], unique=False)
@@ -90,6 +103,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subject", "idx", name="log_subjects_pkey"),
         sqlite_with_rowid=False,
     )
+    op.create_index("log_subjects_by_entry", "log_subjects", ["idx"], unique=False)
     op.create_table(
         "models",
         sa.Column("log_index", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -136,7 +150,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("log_index", "position", name="model_tensors_pkey"),
     )
     op.create_index("model_tensors_by_digest", "model_tensors", ["tensors"], unique=False)
-    op.add_column("head", sa.Column("log_size", sa.BigInteger(), server_default="0", nullable=False))
-    op.add_column("head", sa.Column("log_peaks", sa.LargeBinary(), nullable=True))
-    op.add_column("rounds", sa.Column("log_index", sa.BigInteger(), nullable=True))
-    op.create_index("rounds_by_log_index", "rounds", ["log_index"], unique=True)
+    _replace_the_chain()
+
+
+def _replace_the_chain() -> None:
+    """Receipts were a chain of their own. They stay with their rounds; what counted them counts the log.
+
+    Rounds sealed before have no place in the log until the coordinator imports its history.
+    """
+    op.add_column("rounds", sa.Column("receipt", sa.LargeBinary(), nullable=True))
+    op.execute(
+        "UPDATE rounds SET receipt = (SELECT receipts.receipt FROM receipts "
+        "WHERE receipts.seal_index = rounds.seal_index), seal_index = NULL"
+    )
+    op.drop_table("receipts")
+    op.execute("UPDATE head SET seal_index = 0, seal_hash = NULL")
+    op.execute("ALTER TABLE rounds RENAME COLUMN seal_index TO log_index")
+    op.execute("ALTER TABLE head RENAME COLUMN seal_index TO log_size")
+    op.execute("ALTER TABLE head RENAME COLUMN seal_hash TO log_peaks")

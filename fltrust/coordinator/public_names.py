@@ -1,0 +1,56 @@
+"""Under which names participants stand in public: in the log, in lineage and in the status.
+
+Chosen when the log is opened, for good: their SPIFFE IDs, or pseudonyms that only the holder of the
+coordinator's key can make, and so open.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+
+from fltrust.errors import Malformed
+from fltrust.identity import Role, SpiffeId
+from fltrust.tlog.entries import PublicName, PublicNames
+
+MIN_KEY = 32
+"""Bytes of a pseudonym key, at least."""
+
+_HEX_DIGITS = 32
+
+
+class PublicNaming:
+    """Maps names to public names. Without a key, everybody stands in public under the SPIFFE ID.
+
+    With one, a participant is ``pseudonym:`` and the first 128 bits of HMAC-SHA256(key, SPIFFE ID), in hex:
+    the same participant has one pseudonym for good, across runs and enrollments. Aggregators,
+    operators, signers and the coordinator have none: they answer for what they do.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes | None = None) -> None:
+        if key is not None and len(key) < MIN_KEY:
+            raise Malformed(f"expected a pseudonym key of at least {MIN_KEY} bytes, got {len(key)}")
+        self._key = key
+
+    @property
+    def mode(self) -> PublicNames:
+        return PublicNames.SPIFFE if self._key is None else PublicNames.PSEUDONYMS
+
+    def has_pseudonym(self, who: SpiffeId) -> bool:
+        return self._key is not None and who.role is Role.PARTICIPANT
+
+    def of(self, who: SpiffeId) -> PublicName:
+        """The name under which `who` stands in public."""
+        if self._key is None or who.role is not Role.PARTICIPANT:
+            return PublicName(str(who))
+        return PublicName(
+            f"pseudonym:{hmac.digest(self._key, str(who).encode(), 'sha256').hex()[:_HEX_DIGITS]}"
+        )
+
+    def open(self, name: PublicName, *, among: Iterable[SpiffeId]) -> SpiffeId | None:
+        """Who stands behind a public name: found by trying everybody in `among`; None if nobody fits."""
+        if not name.is_pseudonym:
+            return SpiffeId.parse(name)
+        return next((who for who in among if hmac.compare_digest(self.of(who), name)), None)
