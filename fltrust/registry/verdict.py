@@ -22,7 +22,7 @@ _log = logging.getLogger("fltrust.registry")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found: a verified model, or the reason why not; exactly one of the two."""
+    """What was found: a model, or the reason why not. Both, where the evidence is genuine but will not do."""
 
     at: datetime
     mode: Mode
@@ -47,8 +47,9 @@ class Verdict:
             tags["fltrust.signer"] = self.model.signer
             tags["fltrust.signed-at"] = to_rfc3339(self.model.signed_at)
             tags["fltrust.subject"] = str(self.model.subject)
-            if self.model.log_index is not None:
-                tags["fltrust.log-index"] = str(self.model.log_index)
+            tags["fltrust.bundle"] = str(self.model.bundle)
+            if self.model.evidence.log_index is not None:
+                tags["fltrust.log-index"] = str(self.model.evidence.log_index)
             if self.model.warnings:
                 tags["fltrust.warnings"] = "; ".join(self.model.warnings)
         return {key: value[:_MAX_TAG] for key, value in tags.items()}
@@ -79,7 +80,7 @@ class Judge:
             model = verify(
                 path,
                 trust=self.settings.trust,
-                policy=replace(policy, mode=Mode.ENFORCE),
+                policy=replace(policy, mode=Mode.ADVISORY),  # tells more; enforcing is done here
                 identity=self.settings.identity,
                 issuer=self.settings.issuer,
                 at=at,
@@ -90,12 +91,17 @@ class Judge:
             _log.exception("a model could not be judged: %s", of)
             wrapped = FltrustError(f"the model could not be judged: {type(error).__name__}")
             return self.refuse(wrapped, of=of, mode=Mode.ENFORCE)
-        self._events.emit("model-verified", model=of, signer=model.signer, log_index=model.log_index)
+        if model.refusals:
+            return self.refuse(model.refusals[0], of=of, mode=mode, model=model)
+        self._events.emit("model-verified", model=of, signer=model.signer, log_index=model.evidence.log_index)
         return Verdict(at, mode, model=model)
 
-    def refuse(self, error: FltrustError, *, of: str, mode: Mode | None = None) -> Verdict:
-        """A verdict without verifying: the model could not be reached. Recorded like any other."""
-        verdict = Verdict(self._clock.now(), mode or self.settings.mode or Mode.ENFORCE, refusal=error)
+    def refuse(
+        self, error: FltrustError, *, of: str, mode: Mode | None = None, model: VerifiedModel | None = None
+    ) -> Verdict:
+        """A verdict of no; also where the model could not be reached. Recorded like any other."""
+        mode = mode or self.settings.mode or Mode.ENFORCE
+        verdict = Verdict(self._clock.now(), mode, model=model, refusal=error)
         self._events.emit(
             "model-refused", model=of, reason=error.reason, detail=error.message, mode=verdict.mode
         )
