@@ -20,14 +20,13 @@ class EntrySequence:
     """
 
     def __init__(self, origin: str, *, index: int = 0, epoch: Epoch | None = None) -> None:
-        self._origin = origin
+        self.origin = origin
         self.index = index
         self.epoch = epoch
 
     def read(self, data: bytes) -> Entry:
-        """Take the next entry. Raises `EvidenceInvalid` naming it; the sequence then stands where it was,
-        but for `skip`."""
-        where = f"entry {self.index} of the log {self._origin}"
+        """Take the next entry. Raises `EvidenceInvalid` naming it; whoever goes on calls `skip` first."""
+        where = f"entry {self.index} of the log {self.origin}"
         try:
             entry = parse_entry(data)  # 1.
         except InvalidInput as error:
@@ -36,14 +35,14 @@ class EntrySequence:
             raise EvidenceInvalid(f"{where}: {error.message}") from None
         if isinstance(entry, LogOpened) != (self.index == 0):  # 2.
             raise EvidenceInvalid(f"{where}: expected the first entry, and no other, to open the log")
-        if isinstance(entry, LogOpened) and not compare_digest(entry.origin.encode(), self._origin.encode()):
+        if isinstance(entry, LogOpened) and not compare_digest(entry.origin.encode(), self.origin.encode()):
             raise EvidenceInvalid(f"{where}: it opens the log {entry.origin[:200]!r}")
         if isinstance(entry, TrustEventEntry):
-            if self.epoch is not None and entry.epoch != self.epoch + 1:  # 3.
+            expected, self.epoch = self.epoch, entry.epoch
+            if expected is not None and entry.epoch != expected + 1:  # 3.
                 raise EvidenceInvalid(
-                    f"{where}: expected trust epoch {self.epoch + 1}, got {entry.epoch}", reason="epoch-gap"
+                    f"{where}: expected trust epoch {expected + 1}, got {entry.epoch}", reason="epoch-gap"
                 )
-            self.epoch = entry.epoch
         self.index += 1
         return entry
 
