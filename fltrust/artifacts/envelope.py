@@ -21,8 +21,8 @@ from fltrust.keys.signer import Signer
 from fltrust.keys.verify import verify_signature
 from fltrust.updates.dsse import PAYLOAD_TYPE, pae
 
-MAX_STATEMENT = 32 * 2**20
-"""Bytes of one statement: 100,000 files, or a cohort of thousands, fit."""
+MAX_STATEMENT = 96 * 2**20
+"""Bytes of one statement: 250,000 files, or a cohort of thousands, fit."""
 
 MAX_ENVELOPE = 4 * (MAX_STATEMENT // 3 + 1) + 1024
 

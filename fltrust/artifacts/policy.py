@@ -9,7 +9,7 @@
 
     [evidence]
     log = true                               # an entry in a log of the trust file
-    timestamp = true                         # an RFC 3161 timestamp; else a log's signed time will do
+    timestamp = false                        # demand an RFC 3161 timestamp: a log's signed time will not do
     witnesses = ["name+hash+key", …]         # C2SP verifier keys
     min-witnesses = 0
 
@@ -80,7 +80,7 @@ class Policy:
     signers: tuple[IdentityRule, ...] = ()
     mode: Mode = Mode.ENFORCE
     require_log: bool = True
-    require_timestamp: bool = True
+    require_timestamp: bool = False
     witnesses: tuple[str, ...] = ()
     min_witnesses: int = 0
     require_lineage: bool = False
@@ -129,7 +129,7 @@ class Policy:
             signers=tuple(_signer(item) for item in table.tables("signers")),
             mode=table.choice("mode", Mode.ENFORCE),
             require_log=evidence.flag("log", default=True),
-            require_timestamp=evidence.flag("timestamp", default=True),
+            require_timestamp=evidence.flag("timestamp", default=False),
             witnesses=evidence.texts("witnesses"),
             min_witnesses=evidence.count("min-witnesses"),
             require_lineage=lineage.flag("required", default=False),

@@ -1,27 +1,59 @@
-"""Signing a model at the coordinator's desk."""
+"""Signing a model at the coordinator's desk: hash, state, sign with a key that dies with the process, log.
+
+What is written lies beside the model: the lineage first, the signature last. A signature that is there
+is whole, was verified, and finds its lineage beside it; a crash before that leaves the old pair, or an
+old signature beside a newer lineage, which then does not verify.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fltrust.artifacts.bundle import SigstoreBundle
+from fltrust.artifacts.envelope import SignedEnvelope
+from fltrust.artifacts.evidence import Trust, VerifiedStatement, verify_bundle
+from fltrust.artifacts.hashing import Progress
+from fltrust.artifacts.lineage import lineage_path, write_lineage
+from fltrust.artifacts.manifest import sidecar_paths
+from fltrust.artifacts.measuring import build_manifest
+from fltrust.artifacts.oms import LineageLink, ModelStatement
 from fltrust.artifacts.ports import EntryKind, LineageArchive, SigningDesk, StepOfRun
+from fltrust.artifacts.provenance import Provenance
 from fltrust.artifacts.trustfile import TrustFile
+from fltrust.errors import EvidenceInvalid, EvidenceMissing, Malformed, NotFound
+from fltrust.files import write_durably
 from fltrust.identity import Digest
+from fltrust.keys.file import FileSigner
+from fltrust.pki.csr import create_csr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignedModel:
     """What was written beside the model."""
 
     path: Path
     signature: Path
     lineage: Path | None
-    signer: str
-    statement: Digest
-    subject: Digest
-    log_index: int | None
+    statement: ModelStatement
+    evidence: VerifiedStatement
+    bundle: Digest
+    """SHA-256 of the signature's file."""
+
+    @property
+    def signer(self) -> str:
+        return self.evidence.signer
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLineage:
+    """Bundles of provenance, the newest first, and what the statement says of them."""
+
+    link: LineageLink
+    bundles: tuple[bytes, ...]
 
 
 def sign(
@@ -30,10 +62,124 @@ def sign(
     desk: SigningDesk,
     lineage: LineageArchive | None = None,
     run: StepOfRun | None = None,
-    trust: TrustFile | None = None,
+    trust: TrustFile | Trust | None = None,
     entry_kind: EntryKind = EntryKind.HASHEDREKORD,
     out: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    ignore: Collection[str] = (),
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> SignedModel:
-    """Sign a file or a directory; see `docs/reference/artifacts.md`."""
-    raise NotImplementedError
+    """Sign a file or a directory, and write signature and lineage beside it (or the signature to `out`).
+
+    1. Hash every file, and every tensor of safetensors files; nothing that changed meanwhile is signed.
+    2. Find the lineage: that of the aggregate whose tensors a safetensors file holds, or of `run`. None is
+       no fault, but with `run` it is `EvidenceMissing`.
+    3. State it (OMS v1.0, `fltrust.artifacts.oms`), and sign with a key made for this one statement, for
+       which the desk gives a certificate. The key never leaves this process.
+    4. Have it timestamped and logged.
+    5. Verify the bundle against the trust file (of `lineage`, unless given): it is about the statement that
+       was signed. Nothing is written before.
+    6. Write the lineage, then the signature, each whole or not at all.
+
+    Raises what hashing, the desk and the verification raise; the model itself is never written to.
+    """
+    model = Path(path)
+    # 1.
+    manifest = build_manifest(model, ignore=ignore, workers=workers, progress=progress)
+    # 2.
+    sets = tuple(file.tensors.set for file in manifest.tensors.values())
+    found = None if lineage is None else find_lineage(lineage, sets, run)
+    if run is not None and found is None:
+        raise EvidenceMissing(
+            f"expected the lineage of step {run.step} of run {run.run_id}, the coordinator has none",
+            reason="lineage-missing",
+        )
+    # 3.
+    statement = ModelStatement(
+        name=model.resolve().name,
+        manifest=manifest,
+        ignored=tuple(sorted(ignore)),
+        lineage=None if found is None else found.link,
+    )
+    signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
+    certificate = desk.certify_signer(create_csr(signer))[0]
+    envelope = SignedEnvelope.sign(statement.encode(), signer=signer)
+    # 4.
+    bundle = desk.countersign(envelope.to_json(), certificate, entry_kind=entry_kind)
+    # 5.
+    evidence = _check_own(bundle, envelope, _trust(trust, lineage))
+    # 6.
+    signature = Path(out) if out is not None else sidecar_paths(model).signature
+    beside = None if found is None else (lineage_path(model) if out is None else lineage_beside(signature))
+    if found is not None and beside is not None:
+        write_lineage(beside, found.bundles)
+    write_durably(signature, bundle, mode=0o644)
+    return SignedModel(
+        path=model,
+        signature=signature,
+        lineage=beside,
+        statement=statement,
+        evidence=evidence,
+        bundle=Digest.sha256_of(bundle),
+    )
+
+
+def lineage_beside(signature: Path) -> Path:
+    """Where the lineage lies when the signature was written elsewhere: ``m.sig`` → ``m.lineage.jsonl``."""
+    return signature.with_name(f"{signature.name.removesuffix('.sig')}.lineage.jsonl")
+
+
+def find_lineage(
+    archive: LineageArchive, tensor_sets: Collection[Digest], run: StepOfRun | None
+) -> FoundLineage | None:
+    """The lineage of the aggregate that the model holds, or of `run`; None where there is none.
+
+    Of a model with several safetensors files, the first one that is an aggregate decides. Where `run` is
+    given, the aggregate must be among the model's tensors, if it has any: `EvidenceInvalid` otherwise.
+    """
+    for query in (run,) if run is not None else tensor_sets:
+        try:
+            bundles = tuple(archive.find_lineage(query))
+        except NotFound:
+            continue
+        if not bundles:
+            continue
+        newest = SigstoreBundle.parse(bundles[0])
+        said = Provenance.from_payload(newest.envelope.payload)
+        if not newest.entries:
+            raise Malformed("expected a log entry in the newest provenance, found none")
+        if tensor_sets and said.tensors not in tensor_sets:
+            raise EvidenceInvalid(
+                f"expected the aggregate of step {said.step} of run {said.run_id} in the model, "
+                f"its tensors are others",
+                reason="lineage-of-another-model",
+                hint="was the model changed after training? sign it without --run, or the right step",
+            )
+        link = LineageLink(
+            aggregate=said.tensors,
+            run_id=said.run_id,
+            step=said.step,
+            log_index=newest.entries[0].index,
+            bundle=Digest.sha256_of(bundles[0]),
+            count=len(bundles),
+        )
+        return FoundLineage(link, bundles)
+    return None
+
+
+def _trust(trust: TrustFile | Trust | None, lineage: LineageArchive | None) -> Trust:
+    if isinstance(trust, Trust):
+        return trust
+    if trust is None:
+        if lineage is None:
+            raise Malformed("expected a trust file to verify the new signature against, got none")
+        trust = TrustFile.parse(lineage.trust_file())
+    return Trust.of(trust)
+
+
+def _check_own(bundle: bytes, envelope: SignedEnvelope, trust: Trust) -> VerifiedStatement:
+    """Step 5: what came back verifies, and is about what was sent."""
+    evidence = verify_bundle(bundle, trust=trust)
+    if SigstoreBundle.parse(bundle).envelope != envelope:
+        raise EvidenceInvalid("expected a bundle of the statement that was signed, got one of another")
+    return evidence

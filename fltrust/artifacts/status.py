@@ -19,7 +19,6 @@ from hashlib import sha256
 from typing import Self
 
 from fltrust import strictjson
-from fltrust.artifacts.envelope import MAX_STATEMENT
 from fltrust.clock import to_rfc3339
 from fltrust.errors import Malformed, Refusal, StatementRefused
 from fltrust.identity import Digest, Epoch, RunId, TrustDomain
@@ -27,6 +26,7 @@ from fltrust.strictjson import Fields
 
 STATUS_PREDICATE = "urn:fltrust:statement:status:v1"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+MAX_STATUS = 12 * 2**20
 _MAX_ITEMS = 200_000
 _MAX_CHECKPOINT = 64 * 1024
 
@@ -103,7 +103,7 @@ class Status:
     @classmethod
     def from_payload(cls, payload: bytes) -> Self:
         """Read the statement that `to_payload` writes; `Malformed`, or `StatementRefused` for another."""
-        fields = Fields(strictjson.decode(payload, limit=MAX_STATEMENT, what="a status"), "a status")
+        fields = Fields(strictjson.decode(payload, limit=MAX_STATUS, what="a status"), "a status")
         kinds = fields.text("_type", limit=128), fields.text("predicateType", limit=128)
         if kinds != (_STATEMENT_TYPE, STATUS_PREDICATE):
             raise StatementRefused(

@@ -84,3 +84,15 @@ class TrustFile:
                 "status": status,
             }
         )
+
+
+def read_status(path: Path) -> bytes:
+    """The status in a file of its own (a Sigstore bundle), or in another trust file."""
+    data = read_bounded(path, limit=MAX_TRUST)
+    value = strictjson.decode_any(data, limit=MAX_TRUST, what="a status")
+    if not isinstance(value, dict) or value.get("type") != TRUST_TYPE:
+        return data
+    status = TrustFile.parse(data).status
+    if status is None:
+        raise Malformed(f"expected a status in the trust file {path.name}, it has none")
+    return status
