@@ -1,4 +1,4 @@
-"""A lineage as a person reads it: a text column for the terminal, and an SVG picture that needs nothing else."""
+"""A lineage as a person reads it: text for the terminal, and an SVG picture that needs nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fltrust.artifacts.provenance import Provenance
 from fltrust.identity import Digest
 
 Taints = Mapping[Digest, bool]
-"""Tensor set → whether compromised updates went into it directly; else it descends from one that holds some."""
+"""Tensor set → whether it holds compromised updates itself; else it descends from one that does."""
 
 _MOST_NAMES = 12
 """Updates that are named in one step; the rest are counted."""
@@ -40,12 +40,12 @@ def text_tree(lineage: Lineage, *, taints: Taints | None = None) -> list[str]:
 
 
 def svg(lineage: Lineage, *, taints: Taints | None = None, title: str = "Lineage") -> str:
-    """A picture of the same: the newest step on top, tainted ones in red. It loads nothing and runs nothing."""
+    """A picture of the same, the newest step on top, tainted ones in red. It loads and runs nothing."""
     rows = _rows(lineage, taints or {})
     height = 64 + _ROW * len(rows)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-        f'viewBox="0 0 {_WIDTH} {height}" role="img" font-family="system-ui, sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" role="img"',
+        f'  viewBox="0 0 {_WIDTH} {height}" font-family="system-ui, sans-serif" font-size="13">',
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         _text(_LEFT - 12, 30, title, size=17, weight="bold"),
