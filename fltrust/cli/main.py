@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fltrust import __version__
-from fltrust.cli import coordinator, participants, revocation, rounds, site, tokens
+from fltrust.cli import coordinator, lineage, log, participants, revocation, rounds, site, tokens
 from fltrust.cli.exits import INTERRUPTED, OK, UNEXPECTED, USAGE, exit_code_of
 from fltrust.cli.output import say
 from fltrust.errors import FltrustError
@@ -39,10 +39,12 @@ app = typer.Typer(
 )
 app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(tokens.app, name="token")
+app.add_typer(log.app, name="log")
 site.register(app)
 revocation.register(app)
 app.add_typer(participants.app, name="participants")
 app.add_typer(rounds.app, name="rounds")
+app.add_typer(lineage.app, name="lineage")
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -33,6 +33,8 @@ class AlertKind(StrEnum):
     """Two signed trees, of which neither extends the other: the log lied to somebody."""
     REWIND = "rewind"
     """Fewer entries than were there before: the log, or what is between, shows an old state."""
+    TAMPERED = "tampered"
+    """Tiles or entries are served that do not hash to the signed root."""
     UNEXPECTED_CERTIFICATE = "unexpected-certificate"
     UNLISTED_NAME = "unlisted-name"
     UNREADABLE_CERTIFICATE = "unreadable-certificate"
@@ -43,8 +45,8 @@ class AlertKind(StrEnum):
 
     @property
     def is_misbehaviour(self) -> bool:
-        """Of the log itself, so that nothing it says is to be believed."""
-        return self in (AlertKind.FORK, AlertKind.REWIND, AlertKind.BAD_ENTRY)
+        """Of the log itself, or of what stands between: nothing it shows is to be believed."""
+        return self in (AlertKind.FORK, AlertKind.REWIND, AlertKind.TAMPERED, AlertKind.BAD_ENTRY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def advance(
     if known is not None:  # 1.
         bad = _check_past(known, new, proof)
         if bad is not None:
-            return Step(_counted(replace(state, checked_at=at), [bad]), (bad,))
+            return Step(count_alerts(replace(state, checked_at=at), [bad]), (bad,))
     sequence = EntrySequence(state.origin, index=state.size, epoch=state.epoch)
     alerts: list[Alert] = []
     more = 0
@@ -172,7 +174,7 @@ def advance(
     if more:
         alerts.append(Alert(AlertKind.MORE, f"there are {more} more alerts", state.origin))
     moved = MonitorState(state.origin, new, sequence.epoch, at, state.alerts)  # 3.
-    return Step(_counted(moved, alerts), tuple(alerts))
+    return Step(count_alerts(moved, alerts), tuple(alerts))
 
 
 def load_state(path: Path, policy: CheckpointPolicy) -> MonitorState:
@@ -240,7 +242,8 @@ def _read_counts(value: object) -> dict[str, int]:
     return found
 
 
-def _counted(state: MonitorState, alerts: list[Alert]) -> MonitorState:
+def count_alerts(state: MonitorState, alerts: Sequence[Alert]) -> MonitorState:
+    """The state with these alerts among those given."""
     counts = dict(state.alerts)
     for alert in alerts:
         counts[str(alert.kind)] = counts.get(str(alert.kind), 0) + 1

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from fltrust.errors import Malformed, Oversized
+
 MAX_ENTRY = 65_535
 """Bytes of one entry: an entry bundle frames each with 16 bits (C2SP tlog-tiles)."""
+MAX_SUBJECT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,17 @@ class NewEntry:
     at: datetime
     data: bytes
     subjects: tuple[str, ...] = ()
+
+
+def check_entry(entry: NewEntry) -> None:
+    """Return only if a store can keep the entry: `Oversized` past `MAX_ENTRY` bytes, `Malformed` for
+    subjects that are empty or longer than `MAX_SUBJECT` characters."""
+    if len(entry.data) > MAX_ENTRY:
+        raise Oversized(
+            f"expected a log entry of at most {MAX_ENTRY} bytes, got {len(entry.data)} ({entry.kind})"
+        )
+    if any(not 0 < len(subject) <= MAX_SUBJECT for subject in entry.subjects):
+        raise Malformed(f"expected subjects of 1 to {MAX_SUBJECT} characters for a log entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +79,11 @@ class LogStore(HashSource, Protocol):
         ...
 
     def append(self, entries: Sequence[NewEntry]) -> tuple[LoggedEntry, ...]:
-        """Append in order at the head; `Oversized` past `MAX_ENTRY` bytes."""
+        """Append in order at the head; refuses what `check_entry` refuses, and then appends nothing."""
         ...
 
     def read(self, start: int, end: int) -> tuple[LoggedEntry, ...]:
-        """Entries `start` (inclusive) to `end` (exclusive), as far as they exist."""
+        """Entries `start` (inclusive) to `end` (exclusive), as far as they exist, without their subjects."""
         ...
 
     def find(
@@ -82,5 +96,6 @@ class LogStore(HashSource, Protocol):
         after: int = -1,
         limit: int = 256,
     ) -> tuple[LoggedEntry, ...]:
-        """Entries past index `after`, in order, that match all that is given."""
+        """Entries past index `after`, in order, that match all that is given; `since` is inclusive, `until`
+        is not."""
         ...

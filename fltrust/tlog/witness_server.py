@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import SHUT_RDWR, socket
-from threading import BoundedSemaphore, Timer
+from socket import AF_INET, AF_INET6, SHUT_RDWR, socket
+from threading import BoundedSemaphore, Event, Thread, Timer
 
-from fltrust.errors import FltrustError
+from fltrust.errors import Conflict, FltrustError
 from fltrust.tlog.witness import ADD_CHECKPOINT, MAX_REQUEST, Answer, Witness
 
 MAX_CONNECTIONS = 64
@@ -27,7 +28,14 @@ class WitnessServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], witness: Witness) -> None:
         self.witness = witness
         self._room = BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__(address, _Handler)
+        self.address_family = AF_INET6 if ":" in address[0] else AF_INET
+        try:
+            super().__init__(address, _Handler)
+        except OSError as error:
+            raise Conflict(
+                f"could not listen on {address[0]} port {address[1]}: {error.strerror or error}",
+                hint="is another process using that port?",
+            ) from None
 
     def process_request(self, request: socket | tuple[bytes, socket], client_address: object) -> None:
         if not self._room.acquire(blocking=False):
@@ -102,3 +110,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's
         _log.debug(format, *args)
+
+
+def serve_until_stopped(server: WitnessServer) -> None:
+    """Serve until SIGTERM or SIGINT; connections that are open get their answer. For the main thread."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    serving = Thread(target=server.serve_forever, name="witness", daemon=True)
+    serving.start()
+    while not stop.wait(timeout=1.0) and serving.is_alive():
+        pass
+    server.shutdown()
+    server.server_close()
