@@ -17,6 +17,7 @@ from fltrust.coordinator.opening import open_log
 from fltrust.coordinator.ports import Store
 from fltrust.coordinator.public_names import PublicNaming
 from fltrust.coordinator.rounds import RoundDesk, SigningIdentity
+from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.session import Caller, Session
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.coordinator.tokens import TokenOffice
@@ -78,8 +79,10 @@ class Authority:
         self.ledger = Ledger(store, clock, Logbook(settings.domain, names or PublicNaming()))
         with self.ledger.writing() as work:
             open_log(work, self.log_key)
+        self.sequencer = Sequencer(self.ledger)
         self.enroller = Enroller(
             ledger=self.ledger,
+            sequencer=self.sequencer,
             issuer=issuer,
             bundle=bundle,
             settings=settings,

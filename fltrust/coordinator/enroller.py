@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.logbook import token_subject
+from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
 from fltrust.enrollment.registration import (
@@ -47,12 +48,14 @@ class Enroller:
         self,
         *,
         ledger: Ledger,
+        sequencer: Sequencer,
         issuer: Issuer,
         bundle: TrustBundle,
         settings: AuthoritySettings,
         checkers: Sequence[EvidenceChecker],
     ) -> None:
         self._ledger = ledger
+        self._sequencer = sequencer
         self._issuer = issuer
         self._bundle = bundle
         self._settings = settings
@@ -87,7 +90,8 @@ class Enroller:
         if not isinstance(request.evidence, JoinTokenEvidence):
             return
         secret_hash = hash_of(request.evidence.secret)
-        with suppress(FltrustError), self._ledger.writing() as work:
+
+        def write(work: Work) -> None:
             token = work.tx.tokens.find(secret_hash, now=work.now)
             if token is None:
                 return
@@ -97,6 +101,9 @@ class Enroller:
             )
             if len(known) < MAX_REFUSALS:
                 work.log(work.book.refusal(token, reason, at=work.now))
+
+        with suppress(FltrustError):
+            self._sequencer.run(write)
 
     def admit(self, approval: Approval, checked: CheckedRequest, work: Work, *, evidence: str) -> Issued:
         """Enroll under an approval that is already given, inside the caller's transaction."""
@@ -128,13 +135,14 @@ class Enroller:
         """Issue the caller's next certificate, for a key that was never certified.
 
         Judged under the head's lock, so that no certificate is issued past a revocation. Refused
-        (``too-many-certificates``) while `MAX_LIVE_CERTIFICATES` have not expired.
+        (``too-many-certificates``) while `MAX_LIVE_CERTIFICATES` have not expired. Renewals at the same
+        time share their commits.
         """
         public_key = parse_csr(csr_der)
-        who = certificate.spiffe_id
-        with self._ledger.writing() as work:
+        who, key = certificate.spiffe_id, KeyId.of_spki(spki_der(public_key))
+
+        def issue(work: Work) -> Issued:
             work.state.judge(certificate)
-            key = KeyId.of_spki(spki_der(public_key))
             refuse_used_key(key, who, certificates=work.tx.certificates)
             if work.tx.certificates.count_unexpired_of(who, now=work.now) >= MAX_LIVE_CERTIFICATES:
                 raise LimitExceeded(
@@ -144,6 +152,8 @@ class Enroller:
                     "operator: your key is in other hands",
                 )
             return self._issue(who, public_key, work)
+
+        return self._sequencer.run(issue)
 
     def _supersede(self, who: SpiffeId, work: Work, *, actor: SpiffeId | None) -> None:
         """Bar the certificates that a replaced enrollment leaves behind."""

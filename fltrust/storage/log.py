@@ -9,12 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from fltrust.errors import Conflict, Malformed, NotFound, Oversized, StorageUnavailable
+from fltrust.errors import Conflict, Malformed, NotFound, StorageUnavailable
 from fltrust.storage import tables
 from fltrust.tlog.merkle import Edge, leaf_hash, split_hashes
-from fltrust.tlog.ports import MAX_ENTRY, LoggedEntry, NewEntry, TreeHead
+from fltrust.tlog.ports import LoggedEntry, NewEntry, TreeHead, check_entry
 
-_MAX_SUBJECT = 256
 _IN_ONE_QUERY = 500
 
 
@@ -43,7 +42,7 @@ class Log:
         if not entries:
             return ()
         for entry in entries:
-            _check(entry)
+            check_entry(entry)
         size = self._edge.size
         logged = tuple(
             LoggedEntry(index, entry.kind, entry.at, entry.data, entry.subjects)
@@ -93,7 +92,6 @@ class Log:
         after: int = -1,
         limit: int = 256,
     ) -> tuple[LoggedEntry, ...]:
-        """See `LogStore.find`; `since` is inclusive, `until` is not."""
         entries, subjects = tables.log_entries, tables.log_subjects
         query, index = select(entries), entries.c.idx
         if subject is not None:
@@ -135,15 +133,6 @@ class Log:
                 f"expected hashes {start} to {end} at level {level} of the log, found {len(found)}"
             )
         return found
-
-
-def _check(entry: NewEntry) -> None:
-    if len(entry.data) > MAX_ENTRY:
-        raise Oversized(
-            f"expected a log entry of at most {MAX_ENTRY} bytes, got {len(entry.data)} ({entry.kind})"
-        )
-    if any(not s or len(s) > _MAX_SUBJECT for s in entry.subjects):
-        raise Conflict(f"expected subjects of 1 to {_MAX_SUBJECT} characters for a log entry")
 
 
 def _row(entry: LoggedEntry) -> dict[str, object]:

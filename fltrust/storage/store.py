@@ -59,16 +59,18 @@ class Transaction:
     def attempt(self) -> Iterator[None]:
         """Run a block that can fail alone: what it did is undone if it raises, the rest stays."""
         before = self.events.mark(), self.tlog.mark()
-        nested = self.connection.begin_nested()
-        try:
-            yield
-            nested.commit()
-        except BaseException:
-            if nested.is_active:
+        with translated("write to the database"):
+            nested = self.connection.begin_nested()
+            try:
+                yield
+                nested.commit()
+            except BaseException:
+                # Where the database undid the whole transaction there is no savepoint left: that raises,
+                # as it must, and what raises is `StorageUnavailable`.
                 nested.rollback()
-            self.events.reset(before[0])
-            self.tlog.reset(before[1])
-            raise
+                self.events.reset(before[0])
+                self.tlog.reset(before[1])
+                raise
 
 
 class Store:
