@@ -30,8 +30,8 @@ def verify_timestamp(response: bytes, *, message: bytes, authorities: Sequence[T
     1. At most `MAX_TIMESTAMP` bytes, else `Oversized`; a TimeStampResp with a token, else `Malformed`.
     2. Of `authorities`, whose first certificate is the authority's own, one is trusted at that time, else
        `EvidenceInvalid` (``timestamp-untrusted``).
-    3. Its certificates were all valid then, each signed by the next, and the first may timestamp (RFC 3161,
-       2.3: critical timeStamping and nothing else).
+    3. Its certificates were all valid then, each signed by the next, the last by itself, and the first may
+       timestamp (RFC 3161, 2.3: critical timeStamping and nothing else).
     4. It was granted, is signed by exactly that certificate, and its imprint is of `message`.
 
     Steps 3 and 4 raise `EvidenceInvalid` (``timestamp-invalid``). No clock is read: a timestamp by an
@@ -89,7 +89,8 @@ def _verify(read: TimeStampResponse, message: bytes, chain: tuple[x509.Certifica
     try:
         builder.build().verify_message(read, message)
     except (VerificationError, *PARSE_ERRORS) as error:
-        raise EvidenceInvalid(str(error).splitlines()[0][:160] or type(error).__name__) from None
+        why = str(error).partition(": ErrorStack")[0][:160]
+        raise EvidenceInvalid(why or type(error).__name__) from None
 
 
 def _check_chain(chain: tuple[x509.Certificate, ...], at: datetime) -> None:
@@ -102,11 +103,13 @@ def _check_chain(chain: tuple[x509.Certificate, ...], at: datetime) -> None:
             raise EvidenceInvalid(
                 f"expected certificates of the authority that were valid at {at:%Y-%m-%dT%H:%M:%SZ}"
             )
-    for certificate, issuer in pairwise(chain):
+    for certificate, issuer in pairwise((*chain, chain[-1])):
         try:
             is_ca = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
             certificate.verify_directly_issued_by(issuer)
         except (InvalidSignature, x509.ExtensionNotFound, *PARSE_ERRORS):
             is_ca = False
         if not is_ca:
-            raise EvidenceInvalid("expected each certificate of the authority to be issued by the next")
+            raise EvidenceInvalid(
+                "expected each certificate of the authority to be issued by the next, the last by itself"
+            )
