@@ -215,8 +215,9 @@ def _read_headers(listing: Listing) -> dict[str, _ReadHeader]:
         for file in listing.files:
             name = listing.path.name if file.name == SINGLE_FILE else file.name
             if name.endswith(SUFFIX):
-                head = _read_head(listing, file, opener)
-                header = _parse(head, file, name)
+                with _named(name):
+                    head = _read_head(listing, file, opener)
+                    header = parse_header(head, file_size=file.size)
                 found[file.name] = _ReadHeader(sha256(head).digest(), header)
     return found
 
@@ -236,21 +237,23 @@ def _verified_headers(listing: Listing, signed: Manifest) -> dict[str, Header]:
             if not compare_digest(sha256(head).digest(), expected.header):
                 wrong.append(file.name)
                 continue
-            header = _parse(head, file, file.name)
+            with _named(file.name):
+                header = parse_header(head, file_size=file.size)
             if not expected.describes(header):
-                raise Malformed(
-                    f"expected the signed tensors in the signed header of {file.name!r}, got others"
-                )
+                raise Malformed(f"expected the signed header of {file.name!r} to name the signed tensors")
             found[file.name] = header
     _raise_if(listing.path, _changed(wrong))
     return found
 
 
-def _parse(head: bytes, file: ListedFile, name: str) -> Header:
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Says of which file an error speaks."""
     try:
-        return parse_header(head, file_size=file.size)
+        yield
     except InvalidInput as error:
-        raise type(error)(f"{name!r}: {error.message}", reason=error.reason, hint=error.hint) from None
+        hint = "a file of another format, such as a Git LFS pointer, needs another name"
+        raise type(error)(f"{name}: {error.message}", reason=error.reason, hint=hint) from None
 
 
 def _check_shardable(listing: Listing, shard_bytes: int | None) -> None:
