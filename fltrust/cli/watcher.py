@@ -34,8 +34,7 @@ class Watcher:
         ca: Path | None,
         as_json: bool,
     ) -> None:
-
-        self._place, self._policy = place, policy
+        self._policy = policy
         self._source = open_source(place, ca_file=ca)
         self._state, self._expect, self._metrics = state, expect, metrics
         self._hook = _split(hook)
@@ -44,7 +43,6 @@ class Watcher:
     def look(self, *, is_patient: bool) -> None:
         """Look once; raise what the exit code is to say. A patient one only complains about an outage, and
         goes on after an unexpected certificate."""
-
         known = load_state(self._state, self._policy)
         expected = Expectations() if self._expect is None else load_expectations(self._expect)
         try:
@@ -63,14 +61,12 @@ class Watcher:
 
     def _hand_on(self, step: Step) -> None:
         """Alerts first, then the state: what dies in between gives an alert twice, not never."""
-
         delivered = [self._give(alert) for alert in step.alerts]
         if all(delivered):
             save_state(self._state, step.state)
         self._write_metrics(step.state, is_up=True)
 
     def _give(self, alert: Alert) -> bool:
-
         if self._as_json:
             print_json(alert.to_json(), lines=True)
         else:
@@ -95,7 +91,6 @@ class Watcher:
             raise PolicyNotMet(f"{len(alerts)} alert(s): {alerts[0].message}", reason=str(alerts[0].kind))
 
     def _write_metrics(self, state: MonitorState, *, is_up: bool) -> None:
-
         if self._metrics is not None:
             write_metrics(self._metrics, state, is_up=is_up)
 
