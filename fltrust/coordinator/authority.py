@@ -8,7 +8,7 @@ from datetime import datetime
 
 from fltrust.clock import Clock
 from fltrust.coordinator.counters import Counters
-from fltrust.coordinator.desks import Desks
+from fltrust.coordinator.desks import open_desks
 from fltrust.coordinator.enroller import Enroller, record_of
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.logbook import Logbook
@@ -97,15 +97,19 @@ class Authority:
             log_key=self.log_key,
             counters=self.counters,
         )
-        self._desks: Desks | None = None
+        self.sequencer = Sequencer(self.ledger)
+        self.notary = notary
+        self.desks = open_desks(
+            ledger=self.ledger,
+            sequencer=self.sequencer,
+            issuer=issuer,
+            notary=notary,
+            bundle=bundle,
+            names=names or PublicNaming(),
+            log_key=self.log_key,
+            counters=self.counters,
+        )
         self.use_identity(signer, chain)
-
-    @property
-    def desks(self) -> Desks:
-        """Signing, lineage, trust file and audit; `NotFound` (``no-notary``) where there is no notary."""
-        if self._desks is None:
-            raise NotFound("this coordinator was put together without a notary", reason="no-notary")
-        return self._desks
 
     def bundle(self) -> TrustBundle:
         """The roots of the trust domain."""

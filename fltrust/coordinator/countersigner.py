@@ -18,14 +18,13 @@ from fltrust.coordinator.enroller import record_of
 from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.notary import NotaryKeys
 from fltrust.identity import SpiffeId
-from fltrust.keys.signer import Signer
 from fltrust.pki.codesigning import IssuedSigner, SigningDraft, issue_signer
 from fltrust.pki.issuing import Issuer
-from fltrust.pki.sct import SignedCertificateTimestamp, log_id_of, sign_sct
-from fltrust.tlog.checkpoint import Checkpoint, add_signatures, sign_checkpoint
+from fltrust.pki.sct import SignedCertificateTimestamp, sign_sct
+from fltrust.tlog.checkpoint import add_signatures, sign_checkpoint
 from fltrust.tlog.entries import PrecertificateLeaf, StatementBody, new_entry
 from fltrust.tlog.merkle import Prover
-from fltrust.tlog.note import NoteKey, NoteSignature
+from fltrust.tlog.note import NoteKey, parse_note
 from fltrust.tlog.ports import TreeHead
 
 
@@ -44,7 +43,6 @@ class Countersigner:
         self._issuer = issuer
         self._notary = notary
         self._log_key = log_key
-        self._ct_id = log_id_of(notary.ct.public_key)
 
     def certify(self, who: SpiffeId, key: ec.EllipticCurvePublicKey, work: Work) -> IssuedSigner:
         """Issue a code-signing certificate for minutes; its precertificate is logged and it is recorded."""
@@ -78,7 +76,7 @@ class Countersigner:
         ).index
         head = work.tx.tlog.head
         is_v1 = kind is EntryKind.DSSE
-        log_id = self._ct_id if is_v1 else self._log_key.verifier.full_id
+        log_id = self._notary.ct_log_id if is_v1 else self._log_key.verifier.full_id
         integrated = int(work.now.timestamp()) if is_v1 else None
         bundle = assemble_bundle(
             envelope=envelope,
@@ -102,16 +100,10 @@ class Countersigner:
         note = sign_checkpoint(head, self._log_key)
         if not is_v1:
             return note
-        return add_signatures(note, (ecdsa_line(self._log_key.name, self._notary.ct, head),))
+        return add_signatures(note, (self._notary.sign_promise(parse_note(note).text),))
 
     def _promise(self, body: bytes, integrated: int, index: int) -> bytes:
         """A signed entry timestamp (Rekor v1)."""
         return self._notary.ct.sign(
-            promise_payload(body, integrated_time=integrated, log_id=self._ct_id, index=index)
+            promise_payload(body, integrated_time=integrated, log_id=self._notary.ct_log_id, index=index)
         )
-
-
-def ecdsa_line(origin: str, signer: Signer, head: TreeHead) -> NoteSignature:
-    """An ECDSA signature line of a checkpoint, as Rekor v1 signs: named by the start of the key's id."""
-    signature = signer.sign(Checkpoint(origin, head).text.encode())
-    return NoteSignature(origin, log_id_of(signer.public_key)[:4], signature)

@@ -1,56 +1,70 @@
-"""The desks of a coordinator that keeps signatures and lineage, put together around its notary."""
+"""What a coordinator does with its notary: signing, lineage, trust file, audit; put together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
 
-from fltrust.artifacts.ports import BlastRadius, EntryKind, RoundFacts, StepOfRun
-from fltrust.identity import Digest, RunId, SpiffeId
-from fltrust.pki.types import VerifiedCertificate
-from fltrust.wire.artifacts import AuditQuery
-
-
-class Signing(Protocol):
-    """`fltrust.artifacts.ports.SigningDesk`, told who calls."""
-
-    def certify(self, caller: VerifiedCertificate, csr_der: bytes) -> tuple[bytes, ...]: ...
-
-    def countersign(
-        self,
-        caller: VerifiedCertificate,
-        envelope: bytes,
-        certificate: bytes,
-        *,
-        entry_kind: EntryKind = EntryKind.HASHEDREKORD,
-    ) -> bytes: ...
-
-
-class Lineage(Protocol):
-    """The reading half of `fltrust.artifacts.ports.LineageArchive`."""
-
-    def describe_round(self, caller: VerifiedCertificate, run_id: RunId, step: int) -> RoundFacts: ...
-
-    def find_lineage(self, query: Digest | StepOfRun) -> Iterator[bytes]: ...
-
-    def blast_radius(self, who: SpiffeId, since: datetime) -> BlastRadius: ...
-
-
-class Trusting(Protocol):
-    def trust_file(self) -> bytes: ...
-
-
-class Auditing(Protocol):
-    def lines(self, query: AuditQuery) -> Iterator[bytes]: ...
+from fltrust.coordinator.audit import AuditDesk
+from fltrust.coordinator.counters import Counters
+from fltrust.coordinator.countersigner import Countersigner
+from fltrust.coordinator.ledger import Ledger
+from fltrust.coordinator.lineage import LineageDesk
+from fltrust.coordinator.notary import NotaryKeys
+from fltrust.coordinator.public_names import PublicNaming
+from fltrust.coordinator.sequencer import Sequencer
+from fltrust.coordinator.signing import SigningOffice
+from fltrust.coordinator.taint import TaintDesk
+from fltrust.coordinator.trusting import TrustDesk
+from fltrust.pki.issuing import Issuer
+from fltrust.pki.types import TrustBundle
+from fltrust.tlog.note import NoteKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desks:
     """Everything that a session asks beside enrollment, standing and rounds."""
 
-    signing: Signing
-    lineage: Lineage
-    trust: Trusting
-    audit: Auditing
+    signing: SigningOffice
+    lineage: LineageDesk
+    trust: TrustDesk
+    audit: AuditDesk
+    taints: TaintDesk
+
+
+def open_desks(
+    *,
+    ledger: Ledger,
+    sequencer: Sequencer,
+    issuer: Issuer,
+    notary: NotaryKeys,
+    bundle: TrustBundle,
+    names: PublicNaming,
+    log_key: NoteKey,
+    counters: Counters,
+) -> Desks:
+    """Put the desks of one authority together."""
+    countersigner = Countersigner(issuer=issuer, notary=notary, log_key=log_key)
+    taints = TaintDesk(ledger)
+    return Desks(
+        signing=SigningOffice(
+            ledger=ledger,
+            sequencer=sequencer,
+            issuer=issuer,
+            countersigner=countersigner,
+            taints=taints,
+            names=names,
+            counters=counters,
+        ),
+        lineage=LineageDesk(ledger=ledger, names=names),
+        trust=TrustDesk(
+            ledger=ledger,
+            sequencer=sequencer,
+            countersigner=countersigner,
+            notary=notary,
+            bundle=bundle,
+            names=names,
+            log_key=log_key,
+        ),
+        audit=AuditDesk(ledger=ledger, log_key=log_key),
+        taints=taints,
+    )

@@ -104,16 +104,15 @@ class Session:
         reason: RevocationReason,
         compromised_since: datetime | None = None,
     ) -> tuple[TrustEvent, ...]:
-        """Revoke, durably. What is revoked already gives its event again; see `standing.revoke`."""
+        """Revoke, durably. What is revoked already gives its event again; see `standing.revoke`.
+
+        With `compromised_since`, what contains the participant's updates from then on is tainted at once.
+        """
         with self._allowed("RevocationService/Revoke"):
             return self._change(
                 target,
-                lambda subject, work: standing.revoke(
-                    subject,
-                    work,
-                    actor=self._caller.spiffe_id,
-                    reason=reason,
-                    compromised_since=compromised_since,
+                lambda subject, work: self._revoke(
+                    subject, work, reason=reason, compromised_since=compromised_since
                 ),
                 check=lambda work: _check_since(compromised_since, work.now),
             )
@@ -253,6 +252,26 @@ class Session:
             if passing_over:
                 return standing.all_that_apply(subjects, work, act)
             return tuple(act(subject, work) for subject in subjects)
+
+    def _revoke(
+        self,
+        subject: standing.Subject,
+        work: Work,
+        *,
+        reason: RevocationReason,
+        compromised_since: datetime | None,
+    ) -> TrustEvent:
+        """Revoke; what is new knowledge taints what contains it, in the same transaction."""
+        event = standing.revoke(
+            subject,
+            work,
+            actor=self._caller.spiffe_id,
+            reason=reason,
+            compromised_since=compromised_since,
+        )
+        if event in work.emitted:
+            self._authority.desks.taints.spread(work, event)
+        return event
 
     def _watch(self, after: Epoch) -> Iterator[FeedItem]:
         woken, has_beaten = threading.Event(), False

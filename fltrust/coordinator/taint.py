@@ -19,7 +19,7 @@ from fltrust.coordinator.blast import blast_radius
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.logbook import run_subject
 from fltrust.coordinator.ports import Transaction
-from fltrust.identity import Digest, Epoch, Role, SpiffeId
+from fltrust.identity import Digest, Epoch, Role, RunId, SpiffeId
 from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.tlog.entries import Taint as TaintEntry
 from fltrust.tlog.entries import TaintedAggregate, TaintedModel, TaintedRound, new_entry
@@ -59,6 +59,12 @@ _Cause = tuple[SpiffeId, Epoch, datetime]
 def aggregate_key(place: StepOfRun) -> str:
     """`Taint.key` of an aggregate."""
     return f"{int(place.run_id)}/{place.step}"
+
+
+def place_of(key: str) -> StepOfRun:
+    """The aggregate that `aggregate_key` names."""
+    run_id, _, step = key.partition("/")
+    return StepOfRun(RunId(int(run_id)), int(step))
 
 
 class TaintDesk:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from fltrust.artifacts.bundle import MAX_BUNDLE
+from fltrust.artifacts.envelope import MAX_ENVELOPE
 from fltrust.artifacts.ports import (
     BlastRadius,
     Contribution,
@@ -15,9 +17,11 @@ from fltrust.artifacts.ports import (
     SpoiltRound,
     StepOfRun,
 )
+from fltrust.artifacts.trustfile import MAX_TRUST
 from fltrust.errors import Malformed
 from fltrust.identity import Digest, Epoch, RunId, SpiffeId
 from fltrust.updates.receipt import MAX_COHORT
+from fltrust.wire.audit import MAX_LINE
 from fltrust.wire.pb import artifacts_pb2 as pb
 from fltrust.wire.values import (
     at_most,
@@ -32,14 +36,8 @@ from fltrust.wire.values import (
     word,
 )
 
-MAX_STATEMENT_ENVELOPE = 32 * 1024 * 1024
-"""Bytes of one envelope to countersign: the model of 100,000 files fits."""
-MAX_COUNTERSIGN = MAX_STATEMENT_ENVELOPE + 64 * 1024
-"""Bytes of the whole request."""
-MAX_BUNDLE = MAX_STATEMENT_ENVELOPE + 256 * 1024
-"""Bytes of one Sigstore bundle."""
-MAX_TRUST_FILE = 16 * 1024 * 1024
-MAX_AUDIT_LINE = 256 * 1024
+MAX_COUNTERSIGN = MAX_ENVELOPE + 64 * 1024
+"""Bytes of the whole request to countersign: the envelope of a model of 100,000 files fits."""
 MAX_SPOILT = 1_000_000
 """Rounds, aggregates or models in one blast radius."""
 _MAX_CSR = 16 * 1024
@@ -84,7 +82,7 @@ def countersign_request_from_pb(message: pb.CountersignRequest) -> tuple[bytes, 
     """Envelope, leaf, and the kind of log entry; none given is `EntryKind.HASHEDREKORD`."""
     kind = message.entry_kind or EntryKind.HASHEDREKORD.value
     return (
-        bounded(message.envelope, limit=MAX_STATEMENT_ENVELOPE, what="an envelope"),
+        bounded(message.envelope, limit=MAX_ENVELOPE, what="an envelope"),
         bounded(message.certificate, limit=_MAX_CERTIFICATE, what="a certificate"),
         word(EntryKind, kind, what="an entry kind"),
     )
@@ -238,7 +236,7 @@ def blast_from_pb(message: pb.BlastRadiusResponse, *, who: SpiffeId, since: date
 
 
 def trust_response_from_pb(message: pb.GetTrustResponse) -> bytes:
-    return bounded(message.trust, limit=MAX_TRUST_FILE, what="a trust file")
+    return bounded(message.trust, limit=MAX_TRUST, what="a trust file")
 
 
 def audit_request_to_pb(query: AuditQuery) -> pb.AuditRequest:
@@ -262,4 +260,4 @@ def audit_request_from_pb(message: pb.AuditRequest) -> AuditQuery:
 
 
 def audit_response_from_pb(message: pb.AuditResponse) -> bytes:
-    return bounded(message.line, limit=MAX_AUDIT_LINE, what="a line of the audit")
+    return bounded(message.line, limit=MAX_LINE, what="a line of the audit")
