@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from fltrust.clock import Clock
-from fltrust.errors import Conflict, Unavailable
+from fltrust.errors import Conflict, Malformed, Unavailable
 from fltrust.identity import KeyId, Role, SpiffeId, TrustDomain
 from fltrust.keys.openssh import spki_der
 from fltrust.keys.signer import Signer
@@ -256,6 +256,41 @@ class TimestampAuthority:
         )
         status = tsp.PkiStatusInfo(status=0, status_string=None, fail_info=None)
         return asn1.encode_der(tsp.TimeStampResp(status=status, token=token))
+
+
+def check_own_form(response: bytes, chain: Sequence[x509.Certificate]) -> None:
+    """Return only if a response is in the form that `TimestampAuthority` writes; `Malformed` otherwise.
+
+    Of what the signature does not cover, nothing may say anything else: no words beside *granted*, these
+    versions and algorithms, three attributes, no certificate that is not of `chain`.
+    """
+    try:
+        read = asn1.decode_der(tsp.TimeStampResp, response)
+    except ValueError:
+        raise Malformed("expected a timestamp in the form of our authority, found another") from None
+    status, token = read.status, read.token
+    signed = None if token is None else token.content
+    infos = [] if signed is None else signed.signer_infos.as_list()
+    if (
+        (status.status, status.status_string, status.fail_info) != (0, None, None)
+        or token is None
+        or signed is None
+        or token.content_type != tsp.SIGNED_DATA
+        or signed.version != 3
+        or [_pair(used) for used in signed.digest_algorithms.as_list()] != [_pair(_DIGEST)]
+        or signed.content.content_type != tsp.TST_INFO
+        or not set(() if signed.certificates is None else signed.certificates.as_list()) <= set(chain)
+        or len(infos) != 1
+        or infos[0].version != 1
+        or _pair(infos[0].digest_algorithm) != _pair(_DIGEST)
+        or _pair(infos[0].signature_algorithm) != _pair(_SIGNATURE)
+        or len(infos[0].signed_attributes.as_list()) != 3
+    ):
+        raise Malformed("expected a timestamp that says what our authority says, found another")
+
+
+def _pair(algorithm: tsp.Algorithm) -> tuple[x509.ObjectIdentifier, bool]:
+    return algorithm.algorithm, algorithm.parameters is None
 
 
 def _attribute(oid: x509.ObjectIdentifier, value: bytes) -> tsp.Attribute:

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 
 from fltrust.errors import CertificateRefused, EvidenceInvalid, Malformed, Oversized
 from fltrust.pki.leaf import PARSE_ERRORS
-from fltrust.pki.timestamping import check_tsa_profile
+from fltrust.pki.timestamping import TIMESTAMP_POLICY, check_own_form, check_tsa_profile
 from fltrust.pki.types import TrustedChain
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def verify_timestamp(response: bytes, *, message: bytes, authorities: Sequence[T
     3. Its certificates were all valid then, each signed by the next, the last by itself, and the first may
        timestamp (RFC 3161, 2.3: critical timeStamping and nothing else).
     4. It was granted, is signed by exactly that certificate, and its imprint is of `message`.
+    5. Under the policy of our own authority, the rest of it is in the one form that we write, so that not
+       a bit can be another one (`fltrust.pki.timestamping.check_own_form`).
 
-    Steps 3 and 4 raise `EvidenceInvalid` (``timestamp-invalid``). No clock is read: a timestamp by an
+    Steps 3 to 5 raise `EvidenceInvalid` (``timestamp-invalid``). No clock is read: a timestamp by an
     authority that ended since still counts. A token without a certificate is as good as one with.
     """
     # 1.
@@ -56,7 +58,10 @@ def verify_timestamp(response: bytes, *, message: bytes, authorities: Sequence[T
             _check_chain(authority.certificates, at)
             # 4.
             _verify(read, message, authority.certificates)
-        except (EvidenceInvalid, CertificateRefused) as error:
+            # 5.
+            if read.tst_info.policy == TIMESTAMP_POLICY:
+                check_own_form(response, authority.certificates)
+        except (EvidenceInvalid, CertificateRefused, Malformed) as error:
             refusals.append(error.message)
         else:
             return at

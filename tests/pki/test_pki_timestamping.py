@@ -380,21 +380,17 @@ def test_what_is_no_timestamp_is_malformed_and_what_is_too_long_is_not_read(auth
         verify_timestamp(token + b"\x00" * 65_536, message=SIGNATURE, authorities=[])
 
 
-def test_no_flipped_bit_changes_what_is_said(authority: Any) -> None:
-    """A flipped bit is refused; where it lies in what a token says no more than once (an encoding of a name,
-    a certificate that rides along), the time stays the one that was signed."""
+def test_no_flipped_bit_is_overlooked(authority: Any) -> None:
+    """Not even where no signature covers it: in versions, algorithms and certificates that ride along."""
     tsa = make(authority)
     token = tsa.timestamp(SIGNATURE)
     roots = trusted(tsa, authority)
-    refused = 0
+    assert verify_timestamp(token, message=SIGNATURE, authorities=roots) == authority.now
     for index in range(len(token)):
         flipped = bytearray(token)
         flipped[index] ^= 1 << (index % 8)
-        try:
-            assert verify_timestamp(bytes(flipped), message=SIGNATURE, authorities=roots) == authority.now
-        except (Malformed, EvidenceInvalid):
-            refused += 1
-    assert refused > len(token) // 2
+        with pytest.raises((Malformed, EvidenceInvalid)):
+            verify_timestamp(bytes(flipped), message=SIGNATURE, authorities=roots)
 
 
 def test_utc_is_what_comes_out(authority: Any) -> None:
