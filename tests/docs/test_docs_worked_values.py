@@ -1,0 +1,66 @@
+"""What the reference prints as worked values is what the code computes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fltrust import strictjson
+from fltrust.artifacts.tensors import SET_TYPE, RawTensor, manifest_of
+from fltrust.tlog.checkpoint import Checkpoint
+from fltrust.tlog.entries import parse_entry
+from fltrust.tlog.merkle import leaf_hash, node_hash
+from fltrust.tlog.note import NoteKey, sign_note
+from fltrust.tlog.ports import TreeHead
+
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
+
+
+class _Key:
+    _key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+    @property
+    def public_key_raw(self) -> bytes:
+        return self._key.public_key().public_bytes_raw()
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.sign(data)
+
+
+def _worked(page: str, name: str) -> str:
+    found = re.search(rf"<!-- worked:{name} -->\n```\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    assert found, f"{page} has no worked values {name!r}"
+    return found[1]
+
+
+def _fields(text: str) -> dict[str, str]:
+    return {line[:9].strip(): line[9:] for line in text.splitlines()}
+
+
+def test_the_log_s_worked_tree_and_checkpoint_are_what_the_code_makes() -> None:
+    said = _fields(_worked("transparency-log.md", "log"))
+    entries = [said["entry 0"].encode(), said["entry 1"].encode()]
+    for entry in entries:
+        assert parse_entry(entry).encode() == entry
+    leaves = [leaf_hash(entry) for entry in entries]
+    assert [leaf.hex() for leaf in leaves] == [said["leaf 0"], said["leaf 1"]]
+    root = node_hash(*leaves)
+    assert root.hex() == said["root"]
+    key = NoteKey("hospitals.example/log", _Key())
+    assert str(key.verifier) == said["vkey"]
+    note = sign_note(Checkpoint(key.name, TreeHead(2, root)).text, [key])
+    assert note.decode() == _worked("transparency-log.md", "checkpoint")
+
+
+def test_the_worked_tensor_set_is_what_the_code_makes() -> None:
+    said = _fields(_worked("signed-models.md", "tensors"))
+    tensors = [
+        RawTensor("w", "F32", (2,), memoryview(bytes.fromhex("0000803f00000040"))),
+        RawTensor("b", "F32", (), memoryview(bytes.fromhex("0000003f"))),
+    ]
+    made = manifest_of(tensors)
+    assert (str(made.set), str(made.manifest)) == (said["set"], said["manifest"])
+    by_name = [entry.to_json() for entry in sorted(made.tensors, key=lambda entry: entry.name)]
+    assert strictjson.encode({"type": SET_TYPE, "tensors": by_name}).decode() == said["hashed"]
