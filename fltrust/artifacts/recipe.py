@@ -172,7 +172,7 @@ def verify_signature(
     rules = (
         policy if isinstance(policy, Policy) else Policy() if policy is None else Policy.read(Path(policy))
     )
-    signers = _signers(rules, identity, issuer)
+    signers = signers_of(rules, identity, issuer)
     sidecars = sidecar_paths(model)
     data = _read_signature(Path(signature) if signature is not None else sidecars.signature)
     # 2.
@@ -222,10 +222,11 @@ def load_trust(source: TrustSource) -> Trust:
     return Trust.of(TrustFile.parse(source) if isinstance(source, bytes) else TrustFile.read(Path(source)))
 
 
-def _signers(
+def signers_of(
     policy: Policy, identity: str | IdentityRule | None, issuer: str | None
 ) -> tuple[IdentityRule, ...]:
-    """Whom the caller names takes the place of whom the policy names."""
+    """Who may have signed: whom the caller names, else whom the policy names, else `UntrustedSigner`
+    (``identity-required``)."""
     if isinstance(identity, str):
         return (IdentityRule(identity, issuer),)
     if identity is not None:

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from fltrust import __version__
-from fltrust.cli import coordinator, lineage, log, participants, revocation, rounds, site, tokens
+from fltrust.cli import (
+    coordinator,
+    lineage,
+    log,
+    participants,
+    revocation,
+    rounds,
+    sign,
+    site,
+    tokens,
+    verify,
+)
 from fltrust.cli.exits import INTERRUPTED, OK, UNEXPECTED, USAGE, exit_code_of
 from fltrust.cli.output import say
 from fltrust.errors import FltrustError
@@ -22,6 +33,7 @@ _EXTRAS = {
     "grpc_reflection": "coordinator",
     "httpx": "flower",
     "psycopg": "postgres",
+    "sigstore": "sigstore",
     "sqlalchemy": "coordinator",
     "uvicorn": "flower",
 }
@@ -42,6 +54,8 @@ app.add_typer(tokens.app, name="token")
 app.add_typer(log.app, name="log")
 site.register(app)
 revocation.register(app)
+sign.register(app)
+verify.register(app)
 app.add_typer(participants.app, name="participants")
 app.add_typer(rounds.app, name="rounds")
 app.add_typer(lineage.app, name="lineage")
