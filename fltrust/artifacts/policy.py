@@ -218,7 +218,7 @@ class _Table:
             raise Malformed(
                 f"expected no key {min(self._left)!r} in {self._name}: it is not known",
                 reason="unknown-key",
-                hint="see docs/reference/policy.md for the keys of this version",
+                hint="see docs/reference/verification.md for the keys of this version",
             )
 
     def _fail(self, key: str, expected: str, found: object) -> NoReturn:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fltrust import strictjson
+from fltrust.artifacts import recipe
+from fltrust.artifacts.policy import Policy
 from fltrust.artifacts.tensors import SET_TYPE, RawTensor, manifest_of
 from fltrust.tlog.checkpoint import Checkpoint
 from fltrust.tlog.entries import parse_entry
@@ -64,3 +68,23 @@ def test_the_worked_tensor_set_is_what_the_code_makes() -> None:
     assert (str(made.set), str(made.manifest)) == (said["set"], said["manifest"])
     by_name = [entry.to_json() for entry in sorted(made.tensors, key=lambda entry: entry.name)]
     assert strictjson.encode({"type": SET_TYPE, "tensors": by_name}).decode() == said["hashed"]
+
+
+def test_the_reference_has_the_recipe_that_the_code_carries() -> None:
+    page = (DOCS / "verification.md").read_text()
+    written = re.search(r"<!-- recipe -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    assert written
+    doc = recipe.__doc__ or ""
+    assert written[1].strip() == doc[doc.index("1. Bounds") :].strip()
+
+
+def test_the_reference_s_policy_is_read_and_has_the_defaults_that_it_states() -> None:
+    page = (DOCS / "verification.md").read_text()
+    written = re.search(r"<!-- policy -->\n```toml\n(.*?)```", page, re.DOTALL)
+    assert written
+    found = Policy.from_toml(written[1].encode())
+    defaults = Policy()
+    assert found.signers
+    assert found.aggregators
+    assert found.max_status_age == timedelta(days=7)
+    assert replace(found, signers=(), aggregators=(), max_status_age=None, digest=defaults.digest) == defaults
