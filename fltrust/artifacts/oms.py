@@ -4,21 +4,25 @@ An in-toto Statement v1 with predicate ``https://model_signing/signature/v1.0``:
 
     {"serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": false,
                        "ignore_paths": [the sidecars, git's files at the top, what the signer left out]},
-     "resources":     [{"name": "config.json", "algorithm": "sha256", "digest": "9f86…"}, …],
-     "fltrust":       {"type": "urn:fltrust:model:v1",
-                       "filesDigest": "sha256:…",          Manifest.digest: binds names, OMS's root does not
-                       "sizes": [618, …],                  of the resources, in order
-                       "unlisted": [{"name": ".gitattributes", "size": 9, "digests": ["…"]}],
-                       "emptyDirectories": [], "ignored": [],
-                       "tensors": {"model.safetensors": {"header": "sha256:…", "manifest": "sha256:…",
-                                                         "set": "sha256:…", "tensors": […]}},
-                       "lineage": null}}
+     "resources":     [{"name": "config.json", "algorithm": "sha256", "digest": "9f86…",
+                        "annotations": {"fltrust": ours}}, …]}                     at the first one alone
 
-OMS verifiers read the first two keys and pass over the third. ``resources`` are exactly what they
-find: not git's files at the top of a directory, which they ignore and we bind as ``unlisted``. A model
-of one file is the resource ``.``, without ``ignore_paths``. With ``"method": "shards"`` and
+    ours = {"type": "urn:fltrust:model:v1",
+            "filesDigest": "sha256:…",          Manifest.digest: binds names, OMS's root does not
+            "sizes": [618, …],                  of the resources, in order
+            "unlisted": [{"name": ".gitattributes", "size": 9, "digests": ["…"]}],
+            "emptyDirectories": [], "ignored": [],
+            "tensors": {"model.safetensors": {"header": "sha256:…", "manifest": "sha256:…",
+                                              "set": "sha256:…", "tensors": […]}},
+            "lineage": null}
+
+The predicate of OMS has these two keys and no other (its schema refuses a third); annotations of a
+resource are what it leaves to others, and what its verifiers pass over. ``resources`` are exactly what
+they find: not git's files at the top of a directory, which they ignore and we bind as ``unlisted``. A
+model of one file is the resource ``.``, without ``ignore_paths``. With ``"method": "shards"`` and
 ``"shard_size": n``, resources are ``<name>:<begin>:<end>`` with algorithm ``sha256-sharded-<n>``, sizes
-follow from them, and files of no bytes, which have no shard, are ``unlisted``.
+follow from them, and files of no bytes, which have no shard, are ``unlisted``. A model of which OMS sees
+no file at all cannot be signed.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from hmac import compare_digest
 
 from fltrust import strictjson
 from fltrust.artifacts.manifest import FileEntry, Manifest, TensorFile
-from fltrust.artifacts.resources import Serialization, read_resources, write_resources
+from fltrust.artifacts.resources import Serialization, annotation_of, read_resources, write_resources
 from fltrust.artifacts.tensors import MAX_TENSORS, TensorEntry, TensorManifest
 from fltrust.artifacts.walk import MAX_FILES, MAX_NAME_BYTES, SIDECARS, is_safe_name, name_order
 from fltrust.errors import Malformed, Oversized
@@ -140,10 +144,16 @@ class ModelStatement:
         }
         if manifest.shard_bytes is None:
             ours["sizes"] = [entry.size for entry in self._listed]
+        resources: list[dict[str, object]] = [*write_resources(self._listed, manifest.shard_bytes)]
+        if not resources:
+            raise Malformed(
+                f"expected at least one file with content in the model {self.name!r}, found none",
+                hint="git's own files at the top of a directory do not count",
+            )
+        resources[0]["annotations"] = {OURS: ours}
         predicate = {
             "serialization": Serialization(manifest.shard_bytes, self._ignore_paths).to_json(),
-            "resources": write_resources(self._listed, manifest.shard_bytes),
-            OURS: ours,
+            "resources": resources,
         }
         payload = strictjson.encode(
             {
@@ -197,10 +207,11 @@ def parse_statement(payload: bytes) -> ModelStatement:
     name, subject = _subject(fields)
     predicate = fields.object("predicate")
     serialization = Serialization.from_json(predicate.any("serialization"))  # 3
-    files, root = read_resources(predicate.any("resources"), serialization.shard_bytes)
+    resources = predicate.any("resources")
+    files, root = read_resources(resources, serialization.shard_bytes)
     if not compare_digest(root, subject):  # 4
         raise Malformed("expected the subject of a model's statement to be the digest of its resources")
-    ours = predicate.take(OURS)
+    ours = annotation_of(resources, OURS)
     if ours is None:
         return _foreign(name, files, serialization, Digest("sha256", root))
     found = _ours(name, files, serialization, Fields(ours, "the fltrust part of a statement"))

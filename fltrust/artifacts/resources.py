@@ -63,7 +63,7 @@ def _shard_size(value: object) -> int:
     return value
 
 
-def write_resources(files: Iterable[FileEntry], shard_bytes: int | None) -> list[dict[str, str]]:
+def write_resources(files: Iterable[FileEntry], shard_bytes: int | None) -> list[dict[str, object]]:
     """One resource for each digest."""
     if shard_bytes is None:
         return [{"name": entry.name, "algorithm": _SHA256, "digest": entry.sha256.hex()} for entry in files]
@@ -94,6 +94,13 @@ def read_resources(value: object, shard_bytes: int | None) -> tuple[list[FileEnt
     if shard_bytes is None:
         return [FileEntry(name, (digest,), None) for name, digest in named], root
     return _joined(named, shard_bytes), root
+
+
+def annotation_of(resources: object, name: str) -> object | None:
+    """What the first resource's ``annotations`` (in-toto ResourceDescriptor) hold under `name`, or None."""
+    first = resources[0] if isinstance(resources, list) and resources else None
+    notes = first.get("annotations") if isinstance(first, dict) else None
+    return notes.get(name) if isinstance(notes, dict) else None
 
 
 def _resource(item: object, algorithm: str) -> tuple[str, bytes]:
