@@ -46,9 +46,9 @@ class Authority:
     """Decides everything that the coordinator decides; safe to call from many threads.
 
     `signer` and `chain` are the coordinator's own identity (`fltrust.coordinator.identity`), which signs
-    receipts; `use_identity` puts a renewed one in its place. The `notary` keeps the
-    log's key, `names` says under which names participants stand in the log (left out: their SPIFFE IDs); both
-    are for good, see `open_log`.
+    receipts; `use_identity` puts a renewed one in its place. The `notary` keeps the log's key, `names` says
+    under which names participants stand in the log (left out: their SPIFFE IDs); both are for good, see
+    `open_log`.
     """
 
     def __init__(
@@ -97,7 +97,6 @@ class Authority:
             log_key=self.log_key,
             counters=self.counters,
         )
-        self.sequencer = Sequencer(self.ledger)
         self.notary = notary
         self.desks = open_desks(
             ledger=self.ledger,
