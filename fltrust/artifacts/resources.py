@@ -97,10 +97,13 @@ def read_resources(value: object, shard_bytes: int | None) -> tuple[list[FileEnt
 
 
 def annotation_of(resources: object, name: str) -> object | None:
-    """What the first resource's ``annotations`` (in-toto ResourceDescriptor) hold under `name`, or None."""
-    first = resources[0] if isinstance(resources, list) and resources else None
-    notes = first.get("annotations") if isinstance(first, dict) else None
-    return notes.get(name) if isinstance(notes, dict) else None
+    """What a resource's ``annotations`` (in-toto ResourceDescriptor) hold under `name`; the first that do."""
+    for item in resources if isinstance(resources, list) else ():
+        notes = item.get("annotations") if isinstance(item, dict) else None
+        if isinstance(notes, dict) and name in notes:
+            found: object = notes[name]
+            return found
+    return None
 
 
 def _resource(item: object, algorithm: str) -> tuple[str, bytes]:
@@ -133,12 +136,10 @@ def _joined(named: list[tuple[str, bytes]], shard_bytes: int) -> list[FileEntry]
 
 
 def _shard(resource: str) -> tuple[str, int, int]:
-    parts = resource.split(":")
-    if len(parts) != 3 or not all(
-        part.isascii() and part.isdigit() and len(part) <= 16 for part in parts[1:]
-    ):
+    match = _SHARD.fullmatch(resource)
+    if match is None:
         raise Malformed(f"expected '<name>:<begin>:<end>' as a shard's name, got {resource[:80]!r}")
-    return parts[0], int(parts[1]), int(parts[2])
+    return match[1], int(match[2]), int(match[3])
 
 
 def _algorithm(shard_bytes: int) -> str:
