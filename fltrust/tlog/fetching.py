@@ -21,6 +21,8 @@ TIMEOUT = 30.0
 """Seconds for one request, from first to last byte."""
 
 _CHUNK = 64 * 1024
+_MAX_COMPLAINT = 64 * 1024  # of the body of an answer that is none: longer than many a tile
+_GZIP_MORE = 8 * 1024  # what gzip may add to bytes that do not compress
 
 
 def limit_of(path: str) -> int:
@@ -76,7 +78,7 @@ class HttpClient:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise Malformed(f"expected a URL, got {url[:80]!r}") from None
+            raise Malformed("expected a URL 'https://host[:port]/path', got another") from None
         if (
             parts.scheme not in ("http", "https")
             or not parts.hostname
@@ -85,8 +87,9 @@ class HttpClient:
             or parts.fragment
             or any(not "!" <= c <= "~" for c in url)
         ):
+            shown = "another" if "@" in url else repr(url[:80])  # what stands before an @ may be a secret
             raise Malformed(
-                f"expected a URL 'https://host[:port]/path' without user, query or fragment, got {url[:80]!r}"
+                f"expected a URL 'https://host[:port]/path' without user, query or fragment, got {shown}"
             )
         self._prefix = parts.path.rstrip("/")
         self._timeout = timeout
@@ -134,11 +137,13 @@ class HttpClient:
                 method, f"{self._prefix}/{path}", body=body, headers={"Accept-Encoding": "gzip, identity"}
             )
             with self._connection.getresponse() as answer:
-                data = self._read(answer, limit)
+                most = limit if answer.status == 200 else max(limit, _MAX_COMPLAINT)
+                is_zipped = answer.headers.get("Content-Encoding", "identity") == "gzip"
+                data = self._read(answer, most + _GZIP_MORE if is_zipped else most)
                 if expired.is_set():
                     raise TimeoutError
-                if answer.headers.get("Content-Encoding", "identity") == "gzip":
-                    data = _gunzip(data, limit)
+                if is_zipped:
+                    data = _gunzip(data, most)
                 return answer.status, answer.headers.get_content_type(), data
         except BaseException as error:
             self.close()  # what is left of the answer must not be read as the next one
