@@ -6,12 +6,15 @@ import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from fltrust.clock import Clock
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.desks import open_desks
 from fltrust.coordinator.enroller import Enroller, record_of
 from fltrust.coordinator.ledger import Ledger
-from fltrust.coordinator.logbook import Logbook
+from fltrust.coordinator.logbook import Logbook, certificate_subject
 from fltrust.coordinator.notary import NotaryKeys
 from fltrust.coordinator.opening import open_log
 from fltrust.coordinator.ports import Store
@@ -109,6 +112,9 @@ class Authority:
             counters=self.counters,
         )
         self.use_identity(signer, chain)
+        for issued in notary.tsa_history:
+            self._log_tsa(issued[0])
+        notary.on_issued = self._log_tsa
 
     def bundle(self) -> TrustBundle:
         """The roots of the trust domain."""
@@ -209,6 +215,13 @@ class Authority:
             if work.tx.certificates.by_serial(certificate.serial) is None:
                 work.add_certificate(record_of(certificate.leaf, certificate.spiffe_id))
         self.rounds.identity = SigningIdentity(signer, tuple(chain))
+
+    def _log_tsa(self, certificate: x509.Certificate) -> None:
+        """Log a certificate of the timestamp authority, unless it is there."""
+        der = certificate.public_bytes(Encoding.DER)
+        with self.ledger.writing() as work:
+            if not work.tx.tlog.find(subject=certificate_subject(der), limit=1):
+                work.log(work.book.tsa_certificate(der, at=work.now))
 
 
 def as_read_by(reader: SpiffeId, event: TrustEvent) -> TrustEvent:

@@ -7,7 +7,7 @@ from datetime import datetime
 from fltrust.coordinator.public_names import PublicNaming
 from fltrust.enrollment.ports import CertificateRecord
 from fltrust.enrollment.types import TokenRecord
-from fltrust.identity import Digest, RunId, SpiffeId, TrustDomain
+from fltrust.identity import Digest, Role, RunId, SpiffeId, TrustDomain
 from fltrust.revocation.events import TrustEvent
 from fltrust.rounds.logged import sealed_entry
 from fltrust.tlog.entries import (
@@ -32,6 +32,11 @@ def run_subject(run_id: RunId) -> str:
 def token_subject(token_id: str) -> str:
     """What refusals of a join token are found by."""
     return f"token:{token_id}"
+
+
+def certificate_subject(der: bytes) -> str:
+    """What the entry of a timestamp authority's certificate is found by."""
+    return f"certificate:{Digest.sha256_of(der).hex}"
 
 
 class Logbook:
@@ -59,6 +64,12 @@ class Logbook:
         else:
             entry = CertificateLeaf(to_milliseconds(at), record.der)
         return new_entry(entry, subjects=(str(record.spiffe_id),), at=at)
+
+    def tsa_certificate(self, der: bytes, *, at: datetime) -> NewEntry:
+        """A certificate of the timestamp authority, which is part of the coordinator."""
+        who = SpiffeId(self.domain, Role.COORDINATOR, None)
+        leaf = CertificateLeaf(to_milliseconds(at), der)
+        return new_entry(leaf, subjects=(str(who), certificate_subject(der)), at=at)
 
     def precertificate(self, leaf: PrecertificateLeaf, who: SpiffeId, *, at: datetime) -> NewEntry:
         """A certificate with an embedded SCT, as the SCT signs it; to `who`, who has no pseudonym."""

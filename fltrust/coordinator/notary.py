@@ -55,6 +55,9 @@ TsaChain = tuple[x509.Certificate, ...]
 class NotaryKeys:
     """Note key, certificate-log key and timestamp authority of one trust domain; for many threads.
 
+    Whoever keeps the log sets `on_issued`: it hears of every new certificate of the authority before that
+    is used, so that it stands in the log first. It may wait for a transaction: ask for `timestamps` in none.
+
     `note` signs checkpoints; `ct` signs certificate timestamps and, for entries of Rekor v1, signed entry
     timestamps. `timestamps` is the authority of the moment. `issuing_history` are the issuing CA's
     certificates, oldest first, the present one last.
@@ -83,7 +86,8 @@ class NotaryKeys:
         self._clock = clock
         self._keep = keep
         self._lock = threading.Lock()
-        self._history = list(history)
+        self._history = tuple(history)  # replaced, never changed: reading it takes no lock
+        self.on_issued: Callable[[x509.Certificate], None] = lambda _certificate: None
         self._authority = self._authority_of(self._history[-1]) if self._history else self._renewed()
         self.renew()
 
@@ -96,8 +100,7 @@ class NotaryKeys:
     @property
     def tsa_history(self) -> tuple[TsaChain, ...]:
         """Every certificate that the authority had, with its issuer's, oldest first, the present one last."""
-        with self._lock:
-            return tuple(self._history)
+        return self._history
 
     @property
     def ct_log_id(self) -> bytes:
@@ -172,8 +175,9 @@ class NotaryKeys:
         draft = TsaDraft.of(self._issuer, self._tsa.public_key, now=self._clock.now())
         chain = (issue_tsa(self._issuer, draft), self._issuer.certificate)
         authority = self._authority_of(chain)
+        self.on_issued(chain[0])
         self._keep(chain)
-        self._history.append(chain)
+        self._history = (*self._history, chain)
         return authority
 
     def _authority_of(self, chain: TsaChain) -> TimestampAuthority:
