@@ -60,12 +60,15 @@ def _refused(value: dict[str, Any]) -> FltrustError:
     return caught.value
 
 
-@pytest.mark.parametrize("shard_bytes", [None, SHARD])
-@pytest.mark.parametrize("what", ["", "sub/large.bin", "m.safetensors", "zero"])
+@pytest.mark.parametrize(
+    ("what", "shard_bytes"),
+    [
+        *((what, None) for what in ("", "sub/large.bin", "m.safetensors", "zero")),
+        *((what, SHARD) for what in ("", "sub/large.bin", "m.safetensors")),
+    ],
+)
 def test_what_is_encoded_is_read_back(model: Path, what: str, shard_bytes: int | None) -> None:
     path = model / what
-    if what == "zero" and shard_bytes:
-        pytest.skip("OMS sees no shard in an empty file: the next test")
     manifest = build_manifest(path, shard_bytes=shard_bytes)
     statement = ModelStatement(path.name, manifest, ("cache",) if not what else (), LINK)
 
