@@ -89,11 +89,15 @@ def address_key(peer: str) -> str:
     kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return peer[:100]
-    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]").partition("%")[0]
+    return host_key(rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]"))
+
+
+def host_key(host: str) -> str:
+    """As `address_key`, of a bare address."""
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return peer[:100]
+        return host[:100]
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)

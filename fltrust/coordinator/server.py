@@ -21,6 +21,8 @@ from fltrust.coordinator.identity import CoordinatorIdentity, IdentityKeeper
 from fltrust.coordinator.lanes import Lane
 from fltrust.coordinator.limits import RateLimiter, Slots
 from fltrust.coordinator.probes import add_probes
+from fltrust.coordinator.public_port import PublicPort
+from fltrust.coordinator.publishing import Publisher
 from fltrust.coordinator.rpc import Bootstrap, Common, Context, Mutual, Port
 from fltrust.coordinator.serve import serve_until_signalled
 from fltrust.coordinator.serving import ServerSettings
@@ -41,7 +43,7 @@ class _Listener:
 
 
 class CoordinatorServer:
-    """Serves one `Authority` on a bootstrap port and an mTLS port.
+    """Serves one `Authority` on a bootstrap port and an mTLS port, and on a public one if it is set.
 
     `identity` gives the certificate of both ports and the key that signs receipts; when it renews, both
     follow, without dropping a connection. `start` and `stop` belong to one event loop. A second server
@@ -64,6 +66,7 @@ class CoordinatorServer:
         self._watches: Slots | None = None
         self._is_serving = False
         self._renewal: asyncio.Task[None] | None = None
+        self._public: PublicPort | None = None
 
     @property
     def bootstrap_address(self) -> str:
@@ -74,6 +77,16 @@ class CoordinatorServer:
     def address(self) -> str:
         """``host:port`` of the mTLS port, with the port that was taken. After `start`."""
         return self._listeners[1].address
+
+    @property
+    def public_address(self) -> str | None:
+        """``host:port`` of the public HTTP port, with the port that was taken; None if it is not served."""
+        return None if self._public is None else self._public.address
+
+    @property
+    def publisher(self) -> Publisher | None:
+        """The log as the public port serves it. After `start`."""
+        return None if self._public is None else self._public.publisher
 
     @property
     def open_watches(self) -> int:
@@ -102,6 +115,9 @@ class CoordinatorServer:
             self._listen("bootstrap", bootstrap, settings.bootstrap, identity, calls, require_client=False)
             calls = settings.calls + settings.watches
             self._listen("mtls", mutual, settings.address, identity, calls, require_client=True)
+            if settings.public is not None:
+                self._public = PublicPort.of(self._authority, settings, clock=self._clock)
+                await self._public.start(settings.public)
             for listener in self._listeners:
                 await listener.server.start()
         except BaseException:
@@ -118,7 +134,10 @@ class CoordinatorServer:
         if self._renewal is not None:
             self._renewal.cancel()
         self._feed.end()
-        await asyncio.gather(*(listener.server.stop(grace) for listener in self._listeners))
+        stopping = [listener.server.stop(grace) for listener in self._listeners]
+        if self._public is not None:
+            stopping.append(self._public.stop(grace))
+        await asyncio.gather(*stopping)
         await self._feed.close()
         for lane in (self._reads, self._writes):
             await asyncio.to_thread(lane.close, max(grace, 1.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fltrust.coordinator.publishing import WitnessSetting
 from fltrust.wire.rounds import MAX_SEAL
 from fltrust.wire.values import MAX_MESSAGE
 
@@ -16,6 +17,10 @@ class ServerSettings:
     """Server authentication only: enroll, trust bundle, health, reflection."""
     address: str = "127.0.0.1:0"
     """Mutual TLS: everything else."""
+    public: str | None = None
+    """Plain HTTP: log, trust file, timestamps. None: not served."""
+    witnesses: tuple[WitnessSetting, ...] = ()
+    """Who is asked to cosign the public log's checkpoints."""
 
     max_message: int = MAX_MESSAGE
     """One message that comes in. A seal may have many, of `max_seal` in all."""
@@ -41,6 +46,16 @@ class ServerSettings:
     """As `rate`, of one peer address (of one /64 with IPv6)."""
     bootstrap_burst: float = 100.0
 
+    public_connections: int = 1_000
+    """Open connections of the public port."""
+    public_connections_per_address: int = 100
+    public_rate: float = 200.0
+    """As `bootstrap_rate`, of requests to the public port; a mirror reads thousands of tiles."""
+    public_burst: float = 2_000.0
+    stamp_rate: float = 10.0
+    """As `public_rate`, of timestamps alone."""
+    stamp_burst: float = 100.0
+
     receive_timeout: float = 10.0
     """For a caller to send its whole request; a seal gets `seal_timeout`."""
     seal_timeout: float = 60.0
@@ -49,6 +64,8 @@ class ServerSettings:
     heartbeat: float = 5.0
     """An idle watch says so this often."""
 
+    public_readers: int = 2
+    """Threads for the public port."""
     readers: int = 4
     """Threads for calls that read."""
     writers: int = 1
