@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fltrust.flower.client_app import TrustedClientApp
 from fltrust.flower.grid import TrustedGrid
-from fltrust.flower.policy import OnFailure, QuorumPolicy, TrustPolicy, WaitPolicy
+from fltrust.flower.policy import OnFailure, QuorumPolicy, Retention, TrustPolicy, WaitPolicy
 from fltrust.flower.server_app import TrustedServerApp
 from fltrust.flower.services import ExchangeReport
 from fltrust.flower.strategy import TrustedStrategy
@@ -20,6 +20,7 @@ __all__ = [
     "QuorumPolicy",
     "ReachMode",
     "ReachPolicy",
+    "Retention",
     "StructurePolicy",
     "TrustPolicy",
     "TrustedClientApp",

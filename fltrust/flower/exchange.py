@@ -21,6 +21,7 @@ from fltrust.flower import _private
 from fltrust.flower.consistency import agree, weight_text
 from fltrust.flower.nodes import TrustedNode
 from fltrust.flower.records import attach, detach, to_content
+from fltrust.flower.retention import Kept
 from fltrust.flower.services import ExchangeReport, Services, Trained
 from fltrust.flower.verdicts import Answer, Asked, Refused, Verdict, structure_of
 from fltrust.identity import NodeId, SpiffeId
@@ -200,13 +201,10 @@ class Exchange:
         self._drop_odd()  # 2
         sealed = self._receipt()  # 3
         self._check_quorum()  # 4
-        replies = [
-            answer.reply
-            for who in self.asked.values()
-            if (answer := self.answers.get(who.node.participant)) is not None
-        ]
+        replies = [answer.reply for answer in self._in_order()]
         code = _private.ErrorCode.REPLY_MESSAGE_UNAVAILABLE
-        self._note_trained(sealed is not None)
+        if self.key.phase is Phase.TRAIN:
+            self._note_trained(sealed is not None)
         failures = [_error_reply(r.asked.message, code, str(r.reason), r.text) for r in self.refused]
         self._report(sealed)
         return [*replies, *failures, *self.unsent]
@@ -291,12 +289,16 @@ class Exchange:
             self.answers.clear()
 
     def _note_trained(self, is_sealed: bool) -> None:
-        if self.key.phase is not Phase.TRAIN:
-            return
         weight_key = self.services.policy.weight_key or _WEIGHT
         weights = {who: weight_text(answer.content, weight_key) for who, answer in self.answers.items()}
         said = tuple((who, text) for who, text in weights.items() if text is not None)
         self.services.trained.append(Trained(self.key, len(self.answers), said, is_sealed))
+        self.services.retain(self.key, [kept_of(a) for a in self._in_order()] if is_sealed else [])
+
+    def _in_order(self) -> list[Answer]:
+        """What counts, in the order in which the messages were given."""
+        found = (self.answers.get(who.node.participant) for who in self.asked.values())
+        return [answer for answer in found if answer is not None]
 
     # --- shared
 
@@ -314,6 +316,17 @@ class Exchange:
 
     def _emit(self, event: str, **fields: str | int) -> None:
         self.services.emit(self.key, event, **fields)
+
+
+def kept_of(answer: Answer) -> Kept:
+    """An admitted update as it is kept."""
+    update = answer.update
+    return Kept(
+        participant=str(answer.asked.node.participant),
+        update=update.payload_digest,
+        digest=update.statement.content,
+        content=answer.content,
+    )
 
 
 def _id_if_taken(message: Message, pushed: list[str]) -> str | None:

@@ -26,6 +26,7 @@ from fltrust.flower.nodes import KeyOf, NodeDirectory
 from fltrust.flower.numbering import claimed_round, numbers_of
 from fltrust.flower.policy import TrustPolicy
 from fltrust.flower.recording import ARRAYS, LineageRecorder
+from fltrust.flower.retention import retainer_of
 from fltrust.flower.services import ExchangeReport, Services
 from fltrust.flower.verdicts import Judge
 from fltrust.flower.waiting import NodeWait
@@ -92,6 +93,7 @@ class TrustedGrid(Grid):
             numbers=numbers_of(RunId(grid.run.run_id)),
             clock=self._clock,
             events=events or EventLog.from_environment(process="serverapp"),
+            retainer=retainer_of(self._policy.retention, RunId(grid.run.run_id)),
         )
         self._lineage = LineageRecorder(
             self._services, run=grid.run, is_on=self._policy.lineage and not is_legacy

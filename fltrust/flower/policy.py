@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from fltrust.errors import Malformed
@@ -72,6 +73,27 @@ class WaitPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """Keep every admitted training update, encrypted, so that rounds can be made again without somebody.
+
+    `folder` is private to this user; `recipient` the public half of a recovery key
+    (``fltrust rounds recovery-key``), whose private half is not here; `max_bytes` bounds what is kept of all
+    runs together. Who holds that key can read every update of every site: that is a decision of the
+    federation's, not a default.
+    """
+
+    folder: Path
+    recipient: Path
+    max_bytes: int = 10 * 2**30
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+        object.__setattr__(self, "recipient", Path(self.recipient))
+        if self.max_bytes <= 0:
+            raise Malformed(f"expected max_bytes above 0, got {self.max_bytes}")
+
+
+@dataclass(frozen=True, slots=True)
 class TrustPolicy:
     """Everything that a trusted run demands.
 
@@ -86,6 +108,7 @@ class TrustPolicy:
 
     `lineage`: record each aggregate with its provenance, so that a released model can be followed back
     to its rounds. What follows when the coordinator is out of reach is `reach`'s, as with the seal.
+    `retention`, off by default, keeps the updates themselves.
     """
 
     quorum: QuorumPolicy = field(default_factory=QuorumPolicy)
@@ -96,6 +119,11 @@ class TrustPolicy:
     weight_key: str | None = None
     max_weight: float | None = None
     lineage: bool = True
+    retention: Retention | None = None
+
+    def __post_init__(self) -> None:
+        if self.retention is not None and not self.lineage:
+            raise Malformed("expected lineage where updates are retained: a replay is signed by it")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrustPolicy:

@@ -20,10 +20,11 @@ from fltrust.artifacts.inputs import AppVersion
 from fltrust.errors import InvalidInput, NotFound, Unavailable
 from fltrust.flower import _private
 from fltrust.flower.records import tensor_set_of_record, to_content
+from fltrust.flower.retention import INITIAL, Kept
 from fltrust.flower.services import Services, Trained
 from fltrust.identity import RunId
 from fltrust.rounds.types import RoundKey
-from fltrust.updates import Phase, model_digest
+from fltrust.updates import Phase, digest_content
 
 _log = logging.getLogger("fltrust.flower")
 
@@ -88,7 +89,8 @@ class LineageRecorder:
     def _add(self, arrays: ArrayRecord, *, step: int, round_: int, trained: Trained | None) -> None:
         try:
             tensors = tensor_set_of_record(arrays)
-            model = model_digest(to_content(RecordDict({self._record: arrays})))
+            content = to_content(RecordDict({self._record: arrays}))
+            digests = digest_content(content)
         except InvalidInput as error:
             self._end(f"not of tensors that can be named: {error}")
             return
@@ -99,13 +101,16 @@ class LineageRecorder:
                 round=round_,
                 is_initial=trained is None,
                 tensors=tensors,
-                model=model,
+                model=digests.model,
                 previous_step=None if trained is None else self._previous,
                 app=self._app,
                 weights=() if trained is None else trained.weights,
             )
         )
         self._previous = step
+        if trained is None:
+            key = RoundKey(self._run_id, step, round_, Phase.TRAIN)
+            self._services.retain(key, [Kept(INITIAL, tensors, digests.content, content)])
         self._flush()
 
     def _flush(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from fltrust.eventlog import EventLog
 from fltrust.flower.nodes import NodeDirectory
 from fltrust.flower.numbering import RunNumbers
 from fltrust.flower.policy import OnFailure, TrustPolicy
+from fltrust.flower.retention import Kept, Retainer
 from fltrust.flower.verdicts import Judge
 from fltrust.identity import SpiffeId
 from fltrust.revocation.view import ReachMode, TrustView
@@ -71,9 +72,19 @@ class Services:
     numbers: RunNumbers
     clock: Clock
     events: EventLog
+    retainer: Retainer | None = None
     reports: list[ExchangeReport] = field(default_factory=list)
     trained: deque[Trained] = field(default_factory=lambda: deque(maxlen=_TRAINED))
     """Exchanges of training since the last aggregate was recorded (`fltrust.flower.recording`)."""
+
+    def retain(self, key: RoundKey, kept: Sequence[Kept]) -> None:
+        """Keep a round's contents where policy says so; a round that is not kept is told loudly."""
+        if self.retainer is None or not kept:
+            return
+        why = self.retainer.keep(key.step, key.round, kept)
+        if why is not None:
+            _log.error("the updates of round %d are NOT kept, it cannot be replayed: %s", key.round, why)
+        self.emit(key, "round-not-retained" if why else "round-retained", detail=why or "", kept=len(kept))
 
     def patiently(self, call: Callable[[], _T], what: str) -> _T:
         """Repeat a call that found nobody, for as long as policy is patient; then raise `Unavailable`."""
