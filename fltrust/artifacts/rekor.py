@@ -17,23 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from fltrust import strictjson
 from fltrust.artifacts.bundle import InclusionProof, SigstoreBundle, TlogEntry
 from fltrust.artifacts.envelope import SignedEnvelope, from_base64, to_base64
-from fltrust.artifacts.ports import EntryKind
 from fltrust.errors import EvidenceInvalid, Malformed
 
+if TYPE_CHECKING:
+    from fltrust.artifacts.ports import EntryKind
+
 _KEY_DETAILS = "PKIX_ECDSA_P256_SHA_256"
-_KINDS = {
-    EntryKind.HASHEDREKORD: ("hashedrekord", "0.0.2"),
-    EntryKind.DSSE: ("dsse", "0.0.1"),
-}
 
 
 def build_body(envelope: SignedEnvelope, certificate: bytes, *, kind: EntryKind) -> bytes:
     """The entry's content, as it is hashed into the log: canonical JSON (RFC 8785; it is all ASCII)."""
-    name, version = _KINDS[kind]
+    name, _, version = kind.rpartition("-")
     return strictjson.encode(
         {"apiVersion": version, "kind": name, "spec": _SPECS[name, version](envelope, certificate)}
     )
@@ -103,7 +102,7 @@ def assemble_bundle(
     `body` is what `build_body` gave. `log_id` is the trusted root's ``logId.keyId`` of the key that
     signed the `checkpoint` (a signed note) and, where there is one, the `promise`.
     """
-    name, version = _KINDS[kind]
+    name, _, version = kind.rpartition("-")
     entry = TlogEntry(
         log_id=log_id,
         kind=name,

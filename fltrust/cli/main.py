@@ -5,23 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from fltrust import __version__
-from fltrust.cli import (
-    coordinator,
-    lineage,
-    log,
-    participants,
-    revocation,
-    rounds,
-    sign,
-    site,
-    tokens,
-    verify,
-)
 from fltrust.cli.exits import INTERRUPTED, OK, UNEXPECTED, USAGE, exit_code_of
 from fltrust.cli.output import say
 from fltrust.errors import FltrustError
@@ -41,24 +31,49 @@ _EXTRAS = {
 
 DEBUG_VARIABLE = "FLTRUST_DEBUG"
 
-app = typer.Typer(
-    name="fltrust",
-    help="Trust for Flower federations: short-lived certificates, signed updates, mid-round revocation.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-app.add_typer(coordinator.app, name="coordinator")
-app.add_typer(tokens.app, name="token")
-app.add_typer(log.app, name="log")
-site.register(app)
-revocation.register(app)
-sign.register(app)
-verify.register(app)
-app.add_typer(participants.app, name="participants")
-app.add_typer(rounds.app, name="rounds")
-app.add_typer(lineage.app, name="lineage")
+_MODULES: Mapping[str, str | None] = {
+    "coordinator": "coordinator",
+    "tokens": "token",
+    "log": "log",
+    "site": None,
+    "revocation": None,
+    "sign": None,
+    "verify": None,
+    "participants": "participants",
+    "rounds": "rounds",
+    "lineage": "lineage",
+}
+"""Modules of this room, in the order of the help, and the group that each is; None: it registers commands."""
+
+_ALONE = frozenset({"verify"})
+"""Commands for which no other module is loaded: registries and CI jobs run them for every model."""
+
+
+def build_app(command: str | None = None) -> typer.Typer:
+    """Put the commands together: all of them, or one that is run without the others."""
+    app = typer.Typer(
+        name="fltrust",
+        help="Trust for Flower federations: short-lived certificates, signed updates, mid-round revocation.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(root)
+    for name in (command,) if command in _ALONE else _MODULES:
+        module = import_module(f"fltrust.cli.{name}")
+        group = _MODULES[str(name)]
+        if group is None:
+            module.register(app)
+        else:
+            app.add_typer(module.app, name=group)
+    return app
+
+
+def __getattr__(name: str) -> typer.Typer:
+    if name == "app":
+        return build_app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _show_version(wanted: bool) -> None:
@@ -67,7 +82,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     verbose: Annotated[
         int,
@@ -98,8 +112,10 @@ def main() -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command with `arguments` (default: the process's own) and return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in given if not word.startswith("-")), None)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = build_app(command)(args=given, standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
     except KeyboardInterrupt:

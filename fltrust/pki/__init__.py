@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from fltrust.pki.authority import (
-    CaFiles,
-    create_issuing,
-    create_root,
-    init_ca,
-    load_bundle,
-    load_issuer,
-    load_issuing_history,
-    renew_issuing,
-)
-from fltrust.pki.bundle import (
-    bundle_from_json,
-    bundle_from_pem,
-    bundle_matches_fingerprint,
-    bundle_to_json,
-    bundle_to_jwks,
-    bundle_to_pem,
-    certificates_from_pem,
-    chain_to_pem,
-    make_bundle,
-    pin_bundle,
-    root_fingerprint,
-)
-from fltrust.pki.csr import create_csr, parse_csr
-from fltrust.pki.issuing import Draft, Issuer, lint
-from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES, LeafProfile
-from fltrust.pki.types import TrustBundle, VerifiedCertificate
-from fltrust.pki.verify import CLOCK_SKEW, verify_certificate
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fltrust.pki.authority import (
+        CaFiles,
+        create_issuing,
+        create_root,
+        init_ca,
+        load_bundle,
+        load_issuer,
+        load_issuing_history,
+        renew_issuing,
+    )
+    from fltrust.pki.bundle import (
+        bundle_from_json,
+        bundle_from_pem,
+        bundle_matches_fingerprint,
+        bundle_to_json,
+        bundle_to_jwks,
+        bundle_to_pem,
+        certificates_from_pem,
+        chain_to_pem,
+        make_bundle,
+        pin_bundle,
+        root_fingerprint,
+    )
+    from fltrust.pki.csr import create_csr, parse_csr
+    from fltrust.pki.issuing import Draft, Issuer, lint
+    from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES, LeafProfile
+    from fltrust.pki.types import TrustBundle, VerifiedCertificate
+    from fltrust.pki.verify import CLOCK_SKEW, verify_certificate
 
 __all__ = [
     "BACKDATE",
@@ -64,3 +68,60 @@ __all__ = [
     "root_fingerprint",
     "verify_certificate",
 ]
+
+_HOMES = {
+    "authority": (
+        "CaFiles",
+        "create_issuing",
+        "create_root",
+        "init_ca",
+        "load_bundle",
+        "load_issuer",
+        "load_issuing_history",
+        "renew_issuing",
+    ),
+    "bundle": (
+        "bundle_from_json",
+        "bundle_from_pem",
+        "bundle_matches_fingerprint",
+        "bundle_to_json",
+        "bundle_to_jwks",
+        "bundle_to_pem",
+        "certificates_from_pem",
+        "chain_to_pem",
+        "make_bundle",
+        "pin_bundle",
+        "root_fingerprint",
+    ),
+    "csr": (
+        "create_csr",
+        "parse_csr",
+    ),
+    "issuing": (
+        "Draft",
+        "Issuer",
+        "lint",
+    ),
+    "profiles": (
+        "BACKDATE",
+        "LEAF_PROFILES",
+        "LeafProfile",
+    ),
+    "types": (
+        "TrustBundle",
+        "VerifiedCertificate",
+    ),
+    "verify": (
+        "CLOCK_SKEW",
+        "verify_certificate",
+    ),
+}
+"""Where each name lives: a module is loaded when one of its names is first used, since whoever verifies a
+model needs few of them."""
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
