@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from fltrust.agent.ports import AgentIdentity, AggregateDraft, InstructionDraft, ReceivedInstruction
+from fltrust.artifacts.bundle import MAX_BUNDLE
 from fltrust.artifacts.inputs import AppVersion
 from fltrust.errors import Malformed
 from fltrust.identity import Digest, KeyId, NodeId, RunId, SpiffeId
@@ -12,7 +13,6 @@ from fltrust.updates.intoto import MAX_MESSAGE_TYPE
 from fltrust.updates.receipt import MAX_COHORT
 from fltrust.updates.signing import MAX_SIGNED_BYTES
 from fltrust.updates.statement import Phase
-from fltrust.wire.artifacts import MAX_BUNDLE
 from fltrust.wire.enrollment import bundle_from_pb, bundle_to_pb
 from fltrust.wire.pb import agent_pb2 as pb
 from fltrust.wire.values import at_most, bounded, present, text_of, text_within, word

@@ -8,6 +8,7 @@ from __future__ import annotations
 from fltrust.flower.client_app import TrustedClientApp
 from fltrust.flower.grid import TrustedGrid
 from fltrust.flower.policy import OnFailure, QuorumPolicy, Retention, TrustPolicy, WaitPolicy
+from fltrust.flower.records import save_model
 from fltrust.flower.server_app import TrustedServerApp
 from fltrust.flower.services import ExchangeReport
 from fltrust.flower.strategy import TrustedStrategy
@@ -28,4 +29,5 @@ __all__ = [
     "TrustedServerApp",
     "TrustedStrategy",
     "WaitPolicy",
+    "save_model",
 ]

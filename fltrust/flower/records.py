@@ -7,8 +7,13 @@ message without it. Tensor bytes are never copied.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fltrust.artifacts.saving import save_safetensors
 from fltrust.artifacts.tensors import RawTensor, raw_of_npy, tensor_set_of
 from fltrust.errors import Malformed, Oversized
 from fltrust.identity import Digest
@@ -62,17 +67,45 @@ def detach(records: RecordDict) -> tuple[RecordDict, bytes | None]:
     return bare, signed
 
 
-def tensor_set_of_record(arrays: ArrayRecord) -> Digest:
-    """The tensor set (`fltrust.artifacts.tensors`) of a model as Flower holds it.
+def to_records(content: Content) -> RecordDict:
+    """The way back from `to_content`: the same records, in order."""
+    records = RecordDict()
+    for record in content.records:
+        if record.kind is RecordKind.ARRAYS:
+            records[record.name] = ArrayRecord(
+                {
+                    key: Array(dtype=t.dtype, shape=t.shape, stype=t.stype, data=bytes(t.view))
+                    for key, t in record.tensors()
+                }
+            )
+        else:
+            made = MetricRecord if record.kind is RecordKind.METRICS else ConfigRecord
+            values: Any = {k: list(v) if isinstance(v, tuple) else v for k, v in record.items}
+            records[record.name] = made(values)
+    return records
 
-    It is that of the safetensors file with the same names. What is no numpy array counts as its bytes (U8).
+
+def tensor_set_of_record(arrays: ArrayRecord) -> Digest:
+    """The tensor set (`fltrust.artifacts.tensors`) of a model as Flower holds it: that of the file which
+    `save_model` writes."""
+    return tensor_set_of(raw_tensors_of(arrays))
+
+
+def save_model(arrays: ArrayRecord, path: str | Path) -> None:
+    """Write a model (``result.arrays``) as a safetensors file, durably.
+
+    Names, dtypes, shapes and values are as they are, so `fltrust sign` finds the round that it comes from.
     """
-    return tensor_set_of(
-        raw_of_npy(name, array.data)
-        if array.stype == _NUMPY
-        else RawTensor(name, "U8", (len(array.data),), memoryview(array.data))
-        for name, array in arrays.items()
-    )
+    save_safetensors(raw_tensors_of(arrays), Path(path))
+
+
+def raw_tensors_of(arrays: ArrayRecord) -> Iterator[RawTensor]:
+    """Each array by its own name. What is no numpy array (trees may be none) counts as its bytes."""
+    for name, array in arrays.items():
+        if array.stype == _NUMPY:
+            yield raw_of_npy(name, array.data)
+        else:
+            yield RawTensor(name, "U8", (len(array.data),), memoryview(array.data))
 
 
 def _record(name: str, record: object) -> Record:

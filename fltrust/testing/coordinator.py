@@ -117,10 +117,16 @@ class ScratchCoordinator:
         return self.session(self.operator)
 
     def revoke(
-        self, name: str, *, reason: RevocationReason = RevocationReason.KEY_COMPROMISE
+        self,
+        name: str,
+        *,
+        reason: RevocationReason = RevocationReason.KEY_COMPROMISE,
+        compromised_since: datetime | None = None,
     ) -> tuple[TrustEvent, ...]:
         """Revoke a participant. When this returns, it is durable and every kept view knows."""
-        return self.as_operator().revoke(_participant(name), reason=reason)
+        return self.as_operator().revoke(
+            _participant(name), reason=reason, compromised_since=compromised_since
+        )
 
     def hold(self, name: str) -> tuple[TrustEvent, ...]:
         """Put a participant on hold."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fltrust.agent.aggregator import AggregatorCore
@@ -17,9 +18,12 @@ from fltrust.agent.credentials import CredentialStore
 from fltrust.agent.feedlog import FeedLog
 from fltrust.agent.journal import Journal
 from fltrust.agent.participant import ParticipantCore
+from fltrust.artifacts.ports import StepOfRun
+from fltrust.artifacts.signing import SignedModel, sign
 from fltrust.clock import Clock
 from fltrust.errors import FltrustError, NotFound
 from fltrust.flower.agents import forget_in_process, register_in_process
+from fltrust.flower.records import save_model
 from fltrust.identity import NodeId, Role, RunId, SpiffeId
 from fltrust.revocation.events import RevocationReason, TrustEvent
 from fltrust.revocation.view import ReachPolicy, TrustView
@@ -137,6 +141,7 @@ class LocalFederation:
         self.run_id = RunId(secrets.randbits(63) if run_id is None else run_id)
         self._reach = reach
         self.aggregator = self.coordinator.enroll(f"main-{int(self.run_id):x}", Role.AGGREGATOR)
+        self._signer: ScratchIdentity | None = None
         self._participants: dict[str, LocalParticipant] = {}
         for index, name in enumerate(names):
             config = {
@@ -166,19 +171,46 @@ class LocalFederation:
             raise NotFound(f"expected one of {', '.join(self._participants)}, got {name!r}") from None
 
     def revoke(
-        self, name: str, *, reason: RevocationReason = RevocationReason.KEY_COMPROMISE
+        self,
+        name: str,
+        *,
+        reason: RevocationReason = RevocationReason.KEY_COMPROMISE,
+        compromised_since: datetime | None = None,
     ) -> tuple[TrustEvent, ...]:
         """Revoke a participant, in the middle of a round if you like: call it from any thread.
 
-        When it returns the revocation is durable, and no later seal admits this participant.
+        When it returns the revocation is durable, and no later seal admits this participant. With
+        `compromised_since`, what was made of its updates from then on is marked tainted.
         """
-        return self.coordinator.revoke(name, reason=reason)
+        return self.coordinator.revoke(name, reason=reason, compromised_since=compromised_since)
 
     def hold(self, name: str) -> tuple[TrustEvent, ...]:
         return self.coordinator.hold(name)
 
     def release(self, name: str) -> tuple[TrustEvent, ...]:
         return self.coordinator.release(name)
+
+    def sign(
+        self, path: str | Path, arrays: ArrayRecord | None = None, *, run: StepOfRun | None = None
+    ) -> SignedModel:
+        """Sign a model as this federation's release signer (`signer`); signature and lineage lie beside it.
+
+        `arrays` are first written to `path` as a safetensors file. A model that holds an aggregate of
+        this run gets its lineage; `run` says where another one comes from.
+        """
+        if arrays is not None:
+            save_model(arrays, path)
+        session = self.coordinator.session(self._release_signer())
+        return sign(path, desk=session, lineage=session, run=run)
+
+    @property
+    def signer(self) -> SpiffeId:
+        """Who signs in `sign`: the identity to verify against."""
+        return self._release_signer().spiffe_id
+
+    def trust_file(self) -> bytes:
+        """Everything that offline verification needs, as of now: `fltrust.artifacts.verify(…, trust=…)`."""
+        return self.coordinator.as_operator().trust_file()
 
     def rounds(self) -> tuple[RoundRecord, ...]:
         """The written record of this run, with evidence."""
@@ -202,6 +234,11 @@ class LocalFederation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _release_signer(self) -> ScratchIdentity:
+        if self._signer is None:
+            self._signer = self.coordinator.enroll(f"release-{int(self.run_id):x}", Role.SIGNER)
+        return self._signer
 
     def _participant(
         self,
