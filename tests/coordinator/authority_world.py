@@ -11,6 +11,7 @@ from typing import Any
 from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
 from fltrust.coordinator.identity import CoordinatorIdentity, issue_identity
 from fltrust.coordinator.notary import scratch_notary
+from fltrust.coordinator.public_names import PublicNaming
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.identity import Digest, KeyId, Name, NodeId, Role, RunId, SpiffeId, TrustDomain
@@ -115,6 +116,7 @@ class World:
         self.bundle = self.ca.bundle
         self.store: Store
         self.authority: Authority
+        self.names = PublicNaming()
         self.notary = scratch_notary(self.ca.issuer, clock=self.clock)
         self.identity: CoordinatorIdentity = issue_identity(self.ca.issuer, self.bundle, clock=self.clock)
         self.open()
@@ -130,6 +132,7 @@ class World:
             signer=self.identity.signer,
             chain=self.identity.chain_der,
             notary=self.notary,
+            names=self.names,
             clock=self.clock,
             settings=AuthoritySettings(domain=DOMAIN, bootstrap="localhost:1", address="localhost:2"),
         )
