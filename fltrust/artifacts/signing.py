@@ -66,12 +66,16 @@ def sign(
     entry_kind: EntryKind = EntryKind.HASHEDREKORD,
     out: str | Path | None = None,
     ignore: Collection[str] = (),
+    with_tensors: bool = True,
+    shard_bytes: int | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> SignedModel:
     """Sign a file or a directory, and write signature and lineage beside it (or the signature to `out`).
 
     1. Hash every file, and every tensor of safetensors files; nothing that changed meanwhile is signed.
+       One digest of a large file is one pass on one core: `shard_bytes` (`measuring.SHARD_BYTES`) takes
+       one of each shard instead, on all cores. Without tensors (`with_tensors`), no lineage is found.
     2. Find the lineage: that of the aggregate whose tensors a safetensors file holds, or of `run`. None is
        no fault, but with `run` it is `EvidenceMissing`.
     3. State it (OMS v1.0, `fltrust.artifacts.oms`), and sign with a key made for this one statement, for
@@ -85,7 +89,14 @@ def sign(
     """
     model = Path(path)
     # 1.
-    manifest = build_manifest(model, ignore=ignore, workers=workers, progress=progress)
+    manifest = build_manifest(
+        model,
+        ignore=ignore,
+        with_tensors=with_tensors,
+        shard_bytes=shard_bytes,
+        workers=workers,
+        progress=progress,
+    )
     # 2.
     sets = tuple(file.tensors.set for file in manifest.tensors.values())
     found = None if lineage is None else find_lineage(lineage, sets, run)

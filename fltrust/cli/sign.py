@@ -44,6 +44,16 @@ def sign(
         list[str] | None,
         typer.Option(help="A file or directory in the model to leave out.", show_default=False),
     ] = None,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards", help="Digest files in shards of 64 MiB, on all cores: faster for one large file."
+        ),
+    ] = False,
+    no_tensors: Annotated[
+        bool,
+        typer.Option("--no-tensors", help="No digests of tensors, and so no lineage unless --run names it."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Where to write the signature. Default: beside the model.", show_default=False),
@@ -76,11 +86,14 @@ def sign(
         raise Malformed("expected --run and --step together, got one of them")
     if not sigstore and (staging or trust_config or identity_token):
         raise Malformed("expected --sigstore with --staging, --trust-config and --identity-token")
+    if sigstore and (shards or no_tensors):
+        raise Malformed("expected no --shards and no --no-tensors with --sigstore")
     if sigstore:
         _sign_keyless(path, out, ignore or [], staging, trust_config, identity_token, as_json=as_json)
         return
     from fltrust.agent.session import connect
     from fltrust.agent.state import passphrase_from_environment
+    from fltrust.artifacts.measuring import SHARD_BYTES
     from fltrust.artifacts.signing import sign as sign_model
     from fltrust.cli.progress import progress_on_stderr
 
@@ -97,6 +110,8 @@ def sign(
             entry_kind=entry,
             out=out,
             ignore=ignore or (),
+            with_tensors=not no_tensors,
+            shard_bytes=SHARD_BYTES if shards else None,
             progress=progress,
         )
     _tell(signed, as_json=as_json)
