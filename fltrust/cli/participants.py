@@ -26,7 +26,7 @@ _COLUMNS = {
 
 @app.command("list")
 def list_(state: State = None, as_json: AsJson = False) -> None:
-    """Show every enrolled identity: participants, aggregators and operators."""
+    """Show every enrolled identity: participants, aggregators, signers and operators."""
     with operator_session(state) as (client, _):
         rows = [_row(e) for e in client.list_enrollments()]
     print_rows(rows, columns=_COLUMNS, as_json=as_json, empty="Nobody is enrolled.")

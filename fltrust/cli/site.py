@@ -18,6 +18,7 @@ from fltrust.revocation.view import ReachMode, ReachPolicy
 _READY_SECONDS = 30.0
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": False}
 _MAX_TOKEN_INPUT = 4096
+_NEXT = {Role.PARTICIPANT: "supernode -- …", Role.AGGREGATOR: "superlink -- …", Role.SIGNER: "sign PATH"}
 
 Unreachable = Annotated[
     ReachMode,
@@ -56,8 +57,8 @@ def join(
     joined = enroll(decode_token(text), state, passphrase=passphrase_from_environment())
     _print_identity(joined.folder, as_json=as_json)
     if not as_json:
-        command = {Role.PARTICIPANT: "supernode", Role.AGGREGATOR: "superlink"}.get(joined.spiffe_id.role)
-        say(f"Joined as {joined.spiffe_id}." + (f" Next: fltrust {command} -- …" if command else ""))
+        next_one = _NEXT.get(joined.spiffe_id.role)
+        say(f"Joined as {joined.spiffe_id}." + (f" Next: fltrust {next_one}" if next_one else ""))
 
 
 def status(state: State = None, as_json: AsJson = False) -> None:

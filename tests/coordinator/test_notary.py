@@ -10,12 +10,16 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.coordinator import notary as notary_module
+from fltrust.coordinator.authority import Authority, AuthoritySettings
+from fltrust.coordinator.identity import issue_identity
 from fltrust.coordinator.notary import NotaryKeys, open_notary
 from fltrust.errors import Conflict, Malformed, Refused, StorageUnavailable
-from fltrust.identity import Serial, TrustDomain
+from fltrust.identity import Role, Serial, SpiffeId, TrustDomain
 from fltrust.keys import generate, save, verify_signature
 from fltrust.pki import TrustBundle, init_ca, load_bundle, load_issuer, renew_issuing
 from fltrust.pki.timestamps import verify_timestamp
+from fltrust.storage import Store, open_store
+from fltrust.tlog.entries import CertificateLeaf, LogKind, parse_entry
 
 PASSPHRASE = b"for the tests"
 DOMAIN = TrustDomain("hospitals.example")
@@ -207,3 +211,63 @@ def test_promises_are_signed_by_the_certificate_logs_key(home: Home) -> None:
     assert line.name == notary.log_name == "hospitals.example/log"
     assert line.key_id == notary.ct_log_id[:4]
     verify_signature(notary.ct.public_key, line.signature, b"hospitals.example/log\n1\nAAAA\n")
+
+
+def logged(authority: Authority) -> list[bytes]:
+    """Certificates of the timestamp authority that stand in the log, in order."""
+    coordinator = SpiffeId(DOMAIN, Role.COORDINATOR, None)
+    with authority.ledger.reading() as tx:
+        found = tx.tlog.find(subject=str(coordinator), kinds=[LogKind.CERTIFICATE])
+    leaves = [parse_entry(entry.data) for entry in found]
+    read = [leaf.read() for leaf in leaves if isinstance(leaf, CertificateLeaf)]
+    return [c.public_bytes(Encoding.DER) for c in read if "timestamp authority" in c.subject.rfc4514_string()]
+
+
+def stamping(home: Home) -> list[bytes]:
+    return [chain[0].public_bytes(Encoding.DER) for chain in home.open().tsa_history]
+
+
+def authority_of(home: Home, store: Store) -> Authority:
+    issuer = load_issuer(home.folder / "ca", passphrase=PASSPHRASE, clock=home.clock)
+    identity = issue_identity(issuer, home.bundle, clock=home.clock)
+    return Authority(
+        store=store,
+        issuer=issuer,
+        bundle=home.bundle,
+        signer=identity.signer,
+        chain=identity.chain_der,
+        notary=home.open(),
+        clock=home.clock,
+        settings=AuthoritySettings(domain=DOMAIN, bootstrap="a:1", address="a:2"),
+    )
+
+
+def test_every_certificate_of_the_authority_stands_in_the_log_once_and_before_it_stamps(home: Home) -> None:
+    url = f"sqlite:///{home.folder / 'state.db'}"
+    with open_store(url, clock=home.clock) as store:
+        authority = authority_of(home, store)
+        assert logged(authority) == stamping(home)
+        home.clock.at += timedelta(days=61)
+        stamped = authority.notary.timestamps.certificate.public_bytes(Encoding.DER)
+        assert logged(authority)[-1] == stamped
+        assert logged(authority) == stamping(home)
+    with open_store(url, clock=home.clock) as store:
+        assert logged(authority_of(home, store)) == stamping(home)
+    renew_issuing(home.folder / "ca", root_passphrase=b"root", clock=home.clock)
+    with open_store(url, clock=home.clock) as store:
+        assert logged(authority_of(home, store)) == stamping(home)
+    assert len(stamping(home)) == 3
+
+
+def test_a_certificate_that_cannot_be_logged_is_not_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(f"sqlite:///{home.folder / 'state.db'}", clock=home.clock) as store:
+        authority = authority_of(home, store)
+        before = authority.notary.timestamps.certificate
+
+        def full(_certificate: object) -> None:
+            raise StorageUnavailable("no space left")
+
+        monkeypatch.setattr(authority.notary, "on_issued", full)
+        home.clock.at += timedelta(days=61)
+        assert authority.notary.timestamps.certificate == before
+        assert len(authority.notary.tsa_history) == 1
