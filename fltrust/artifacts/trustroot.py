@@ -125,7 +125,7 @@ def trusted_root_from(value: object) -> TrustedRoot:
     """As `parse_trusted_root`, from JSON that was read before (of a trust file)."""
     root = _object(value, "a trusted root")
     media_type = root.get("mediaType")
-    if media_type not in MEDIA_TYPES:
+    if not isinstance(media_type, str) or media_type not in MEDIA_TYPES:
         raise Malformed(f"expected a trusted root of type {MEDIA_TYPE!r}, got {str(media_type)[:80]!r}")
     found = TrustedRoot(
         certificate_authorities=_each(root, "certificateAuthorities", _read_chain),
@@ -227,11 +227,11 @@ def _time(value: object) -> datetime:
         raise Malformed("expected a time in RFC 3339, got something else")
     try:
         found = datetime.fromisoformat(value)
-    except ValueError:
-        raise Malformed(f"expected a time in RFC 3339, got {value!r}") from None
-    if found.tzinfo is None:
-        raise Malformed(f"expected a time with its zone, got {value!r}")
-    return found.astimezone(UTC)
+        if found.tzinfo is None:
+            raise ValueError
+        return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Malformed(f"expected a time in RFC 3339 with its zone, got {value!r}") from None
 
 
 def _each(
@@ -263,8 +263,8 @@ def _object(value: object, what: str) -> dict[str, object]:
 
 def _text(parent: dict[str, object], name: str) -> str:
     value = parent.get(name, "")
-    if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        raise Malformed(f"expected {name!r} as text of at most {_MAX_TEXT} characters")
+    if not isinstance(value, str) or len(value) > _MAX_TEXT or not value.isascii():
+        raise Malformed(f"expected {name!r} as ASCII text of at most {_MAX_TEXT} characters")
     return value
 
 
