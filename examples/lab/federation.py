@@ -146,6 +146,7 @@ class Lab(_Federation):
         super().__init__(folder)
         self.domain = domain
         self.bootstrap_port, self.coordinator_port = free_port(), free_port()
+        self.public_port = free_port()
         self.coordinator: Process | None = None
         self.events = folder / "events.jsonl"
         passphrase = folder / "passphrase"
@@ -169,6 +170,8 @@ class Lab(_Federation):
             f"127.0.0.1:{self.bootstrap_port}",
             "--address",
             f"127.0.0.1:{self.coordinator_port}",
+            "--public",
+            f"127.0.0.1:{self.public_port}",
             "--participant-lifetime",
             lifetime,
             *options,

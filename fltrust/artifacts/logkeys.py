@@ -19,10 +19,15 @@ def log_keys_in(trust: Path) -> tuple[VerifierKey, ...]:
     The name is the log's address without its scheme, if its id says so: then it is the origin of its
     checkpoints. A log that signs otherwise (Rekor v1) is left out; `Malformed` if none is left.
     """
-    root = trusted_root_from(TrustFile.read(trust).trusted_root)
+    return log_keys_of(TrustFile.read(trust))
+
+
+def log_keys_of(trust: TrustFile) -> tuple[VerifierKey, ...]:
+    """As `log_keys_in`, of a trust file that was read before."""
+    root = trusted_root_from(trust.trusted_root)
     keys = tuple(key for log in root.tlogs if (key := _note_key(log)) is not None)
     if not keys:
-        raise Malformed(f"expected a log with an Ed25519 key in {trust}, found none")
+        raise Malformed("expected a log with an Ed25519 key in the trust file, found none")
     return keys
 
 

@@ -55,6 +55,13 @@ def init(
     address: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where everything else is served, with mutual TLS.")
     ] = "127.0.0.1:8441",
+    public: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where log, trust file and timestamps are served over plain HTTP; '' serves them nowhere.",
+        ),
+    ] = "127.0.0.1:8442",
     database: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +87,7 @@ def init(
         domain=TrustDomain(trust_domain),
         bootstrap=bootstrap,
         address=address,
+        public=public or None,
         database=database,
         lifetimes={Role.PARTICIPANT: parse_duration(participant_lifetime)},
     )
@@ -99,6 +107,8 @@ def init(
     say(f"  root      {made.root}")
     say(f"  operator  {operator}: {made.operator_state}")
     say(f"  sites     enroll at {bootstrap}, and reach everything else at {address}")
+    if public:
+        say(f"  public    log, trust file and timestamps at http://{public}")
     say("Keep root.key and its passphrase offline. Next: fltrust coordinator serve")
 
 

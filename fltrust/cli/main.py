@@ -25,7 +25,8 @@ _EXTRAS = {
     "psycopg": "postgres",
     "sigstore": "sigstore",
     "sqlalchemy": "coordinator",
-    "uvicorn": "flower",
+    "starlette": "coordinator",
+    "uvicorn": "coordinator",
 }
 """What the base install leaves out, and the extra that brings it."""
 
@@ -37,11 +38,14 @@ _MODULES: Mapping[str, str | None] = {
     "log": "log",
     "site": None,
     "revocation": None,
+    "blast": None,
+    "audit": None,
     "sign": None,
     "verify": None,
     "participants": "participants",
     "rounds": "rounds",
     "lineage": "lineage",
+    "trust": "trust",
 }
 """Modules of this room, in the order of the help, and the group that each is; None: it registers commands."""
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fltrust.cli.options import AsJson, State
-from fltrust.cli.output import Row, print_json, print_rows, text_of
+from fltrust.cli.output import Row, print_json, print_rows, say, text_of
 from fltrust.cli.session import identity_from, operator_session
 from fltrust.errors import Malformed
 from fltrust.identity import RunId
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 
 if TYPE_CHECKING:
+    from fltrust.artifacts.ports import BlastRadius
+    from fltrust.client import CoordinatorClient
     from fltrust.identity import TrustDomain
     from fltrust.revocation.ports import RevocationTarget
 
@@ -59,8 +61,9 @@ def revoke(
 ) -> None:
     """Revoke a participant, certificate, key, or everybody in a run: now, everywhere, also mid-round.
 
-    Returns when the revocation is durable. To let a revoked participant back in, create a join
-    token for it with --replace.
+    Returns when the revocation is durable. With --compromised-since, every aggregate and model that
+    holds the participant's updates from then on counts as tainted at once. To let a revoked participant
+    back in, create a join token for it with --replace.
     """
     from fltrust.cli.times import parse_time
     from fltrust.clock import SystemClock
@@ -69,7 +72,13 @@ def revoke(
     with operator_session(state) as (client, me):
         target = _target(name, serial, key, run, domain=me.spiffe_id.domain)
         found = client.revoke(target, reason=reason, compromised_since=since)
-    _print(found, as_json=as_json)
+        tainted = {} if since is None else _tainted(client, found)
+    if as_json:
+        print_json([{**_row(e), **_taint_fields(tainted, e)} for e in found])
+        return
+    _print(found, as_json=False)
+    for radius in tainted.values():
+        _tell_tainted(radius)
 
 
 def hold(
@@ -122,6 +131,39 @@ def events(
                 _print_event(item, as_json=as_json)
             elif not follow:
                 break
+
+
+def _tainted(client: CoordinatorClient, found: tuple[TrustEvent, ...]) -> dict[int, BlastRadius]:
+    """What a revocation of whole participants took back, by its epoch."""
+    from fltrust.identity import Role
+
+    return {
+        int(event.epoch): client.blast_radius(event.subject, event.compromised_since)
+        for event in found
+        if event.subject is not None
+        and event.subject.role is Role.PARTICIPANT
+        and event.identity_wide
+        and event.compromised_since is not None
+    }
+
+
+def _taint_fields(tainted: dict[int, BlastRadius], event: TrustEvent) -> Row:
+    from fltrust.cli.blast import fields_of
+
+    radius = tainted.get(int(event.epoch))
+    return {} if radius is None else {"tainted": fields_of(radius)}
+
+
+def _tell_tainted(radius: BlastRadius) -> None:
+    from fltrust.cli.blast import tell
+
+    who = text_of(str(radius.participant))
+    if radius.aggregates or radius.models:
+        say(
+            f"Tainted by updates of {who} since {text_of(radius.since)}: "
+            f"{len(radius.aggregates)} aggregates, {len(radius.models)} models."
+        )
+    tell(radius)
 
 
 def _target(

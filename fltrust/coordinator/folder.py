@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from fltrust.coordinator.settings import AuthoritySettings
+from fltrust.coordinator.settings import AuthoritySettings, WitnessSetting
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded, write_durably
 from fltrust.identity import Role, TrustDomain
@@ -30,6 +30,9 @@ _KEYS = {
     "address",
     "listen-bootstrap",
     "listen",
+    "public",
+    "listen-public",
+    "witnesses",
     "database",
     "lifetimes",
 }
@@ -41,7 +44,9 @@ class CoordinatorSettings:
     """What stands in `coordinator.toml`.
 
     `bootstrap` and `address` are ``host:port`` as sites reach them, and go into join tokens; the `listen`
-    pair says where to listen if that differs. `database` of None is SQLite in the folder.
+    pair says where to listen if that differs. `public` is where log, trust file and timestamps are served
+    over plain HTTP; None serves them to nobody but callers of `address`. `witnesses` are asked to cosign the
+    public log. `database` of None is SQLite in the folder.
     """
 
     domain: TrustDomain
@@ -49,12 +54,17 @@ class CoordinatorSettings:
     address: str
     listen_bootstrap: str | None = None
     listen: str | None = None
+    public: str | None = None
+    listen_public: str | None = None
+    witnesses: tuple[WitnessSetting, ...] = ()
     database: str | None = None
     lifetimes: dict[Role, timedelta] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.for_authority()  # bounds lifetimes
-        for text in (self.bootstrap, self.address, self.listen_bootstrap, self.listen, self.database):
+        plain = (self.bootstrap, self.address, self.public, self.listen_bootstrap, self.listen)
+        urls = (witness.url for witness in self.witnesses)
+        for text in (*plain, self.listen_public, self.database, *urls):
             if text is not None and not _PLAIN.match(text):
                 raise Malformed("expected settings without quotes, backslashes and control characters")
 
@@ -74,6 +84,8 @@ class CoordinatorSettings:
             "address": self.address,
             "listen-bootstrap": self.listen_bootstrap,
             "listen": self.listen,
+            "public": self.public,
+            "listen-public": self.listen_public,
             "database": self.database,
         }
         lines = [
@@ -83,6 +95,8 @@ class CoordinatorSettings:
         if self.lifetimes:
             lines += ["", "[lifetimes]  # of certificates, in seconds"]
             lines += [f"{role} = {int(life.total_seconds())}" for role, life in self.lifetimes.items()]
+        for witness in self.witnesses:
+            lines += ["", "[[witnesses]]", f'url = "{witness.url}"', f'vkey = "{witness.key}"']
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -102,6 +116,9 @@ class CoordinatorSettings:
             address=_text(found, "address") or "",
             listen_bootstrap=_text(found, "listen-bootstrap"),
             listen=_text(found, "listen"),
+            public=_text(found, "public"),
+            listen_public=_text(found, "listen-public"),
+            witnesses=_witnesses(found.get("witnesses", [])),
             database=_text(found, "database"),
             lifetimes=_lifetimes(found.get("lifetimes", {})),
         )
@@ -124,6 +141,19 @@ def _text(found: dict[str, Any], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise Malformed(f"expected text for {key!r} in {SETTINGS_FILE}, got {type(value).__name__}")
     return value
+
+
+def _witnesses(tables: object) -> tuple[WitnessSetting, ...]:
+    if not isinstance(tables, list) or not all(
+        isinstance(item, dict)
+        and set(item) == {"url", "vkey"}
+        and all(isinstance(text, str) for text in item.values())
+        for item in tables
+    ):
+        raise Malformed(
+            f"expected [[witnesses]] with 'url' and 'vkey' in {SETTINGS_FILE}, got something else"
+        )
+    return tuple(WitnessSetting.of(item["url"], item["vkey"]) for item in tables)
 
 
 def _lifetimes(table: object) -> dict[Role, timedelta]:

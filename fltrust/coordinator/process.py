@@ -120,9 +120,14 @@ def serve(
 
     settings = read_settings(folder)
     listening = ServerSettings(
-        bootstrap=settings.listen_bootstrap or settings.bootstrap, address=settings.listen or settings.address
+        bootstrap=settings.listen_bootstrap or settings.bootstrap,
+        address=settings.listen or settings.address,
+        public=settings.listen_public or settings.public,
+        witnesses=settings.witnesses,
     )
     where = f"enrollment on {listening.bootstrap}, everything else on {listening.address}"
+    if listening.public is not None:
+        where += f", log and trust file on http://{listening.public}"
 
     def ready() -> None:
         if on_ready is not None:

@@ -6,17 +6,17 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from fltrust.artifacts.keeping import Cosignature
 from fltrust.clock import Clock
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.ports import Transaction
+from fltrust.coordinator.settings import WitnessSetting
 from fltrust.errors import FltrustError, Malformed
 from fltrust.tlog.checkpoint import MAX_WITNESSES, add_signatures, sign_checkpoint
 from fltrust.tlog.merkle import Prover, tree_head
-from fltrust.tlog.note import KeyType, NoteKey, NoteSignature, VerifierKey, parse_signature
+from fltrust.tlog.note import NoteKey, NoteSignature, parse_signature
 from fltrust.tlog.ports import TreeHead
 from fltrust.tlog.tiles import Tile, read_tile
 from fltrust.tlog.witness import request_cosignature
@@ -30,22 +30,6 @@ PATIENCE = 30.0
 ASK_TIMEOUT = 5.0
 """Seconds for one witness to answer."""
 _AFTER_FAILURE = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class WitnessSetting:
-    """A witness to ask: where, and the key that it cosigns with (type 0x04)."""
-
-    url: str
-    key: VerifierKey
-
-    def __post_init__(self) -> None:
-        if self.key.key_type is not KeyType.COSIGNATURE:
-            raise Malformed(f"expected the key of a witness (cosignature/v1) for {self.url[:80]}")
-
-    @classmethod
-    def of(cls, url: str, vkey: str) -> WitnessSetting:
-        return cls(url, VerifierKey.parse(vkey))
 
 
 class Publisher:

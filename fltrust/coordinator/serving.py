@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fltrust.coordinator.publishing import WitnessSetting
+from fltrust.coordinator.settings import WitnessSetting
 from fltrust.wire.rounds import MAX_SEAL
 from fltrust.wire.values import MAX_MESSAGE
 

@@ -9,6 +9,23 @@ from datetime import timedelta
 from fltrust.errors import Malformed
 from fltrust.identity import Role, TrustDomain
 from fltrust.pki.profiles import LEAF_PROFILES
+from fltrust.tlog.note import KeyType, VerifierKey
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessSetting:
+    """A witness to ask: where, and the key that it cosigns with (type 0x04)."""
+
+    url: str
+    key: VerifierKey
+
+    def __post_init__(self) -> None:
+        if self.key.key_type is not KeyType.COSIGNATURE:
+            raise Malformed(f"expected the key of a witness (cosignature/v1) for {self.url[:80]}")
+
+    @classmethod
+    def of(cls, url: str, vkey: str) -> WitnessSetting:
+        return cls(url, VerifierKey.parse(vkey))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
