@@ -109,14 +109,14 @@ class Authorities:
 class World:
     """One coordinator on one database, with an operator; `reopen` is its crash and restart."""
 
-    def __init__(self, url: str, *, ca: Authorities | None = None) -> None:
+    def __init__(self, url: str, *, ca: Authorities | None = None, names: PublicNaming | None = None) -> None:
         self.url = url
         self.clock = FakeClock()
         self.ca = ca or Authorities.make()
         self.bundle = self.ca.bundle
         self.store: Store
         self.authority: Authority
-        self.names = PublicNaming()
+        self.names = names or PublicNaming()
         self.notary = scratch_notary(self.ca.issuer, clock=self.clock)
         self.identity: CoordinatorIdentity = issue_identity(self.ca.issuer, self.bundle, clock=self.clock)
         self.open()
