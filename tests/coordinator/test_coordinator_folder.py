@@ -126,3 +126,24 @@ def test_the_issuing_ca_gets_its_next_certificate_and_everything_issued_stays_va
     _, chain = state.load_identity()
     verified = verify_certificate(chain, bundle=state.load_bundle(), at=SystemClock().now())
     assert verified.spiffe_id == state.spiffe_id
+
+
+def test_a_new_trust_domain_is_a_notary_at_once(tmp_path: Path) -> None:
+    make(tmp_path / "coordinator")
+    for name in ("log/note.key", "log/ct.key", "tsa/tsa.key", "tsa/tsa.pem"):
+        assert (tmp_path / "coordinator" / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_goes_on_with_its_own_key_or_not_at_all(tmp_path: Path) -> None:
+    """A lost note key is not made anew in silence: every checkpoint before it would speak for another log."""
+    folder = tmp_path / "coordinator"
+    make(folder)
+    (folder / "log").rename(tmp_path / "kept")
+    with pytest.raises(Conflict) as refused:
+        issue_operator(folder, Name("second"), issuing_passphrase=PASSPHRASE)
+    assert refused.value.reason == "log-key"
+    for path in (folder / "log").iterdir():
+        path.unlink()
+    (folder / "log").rmdir()
+    (tmp_path / "kept").rename(folder / "log")
+    issue_operator(folder, Name("second"), issuing_passphrase=PASSPHRASE)

@@ -30,6 +30,7 @@ from fltrust.pki import (
     init_ca,
     load_bundle,
     load_issuer,
+    load_issuing_history,
     renew_issuing,
     verify_certificate,
 )
@@ -216,3 +217,17 @@ def test_a_domain_of_the_longest_kind_fits(tmp_path: Path) -> None:
     who = SpiffeId.of(longest, Role.AGGREGATOR, "n" * 63)
     leaf = issuer.redeem(Draft.of(who, generate().public_key, now=START))
     assert verify_certificate([leaf, issuer.certificate], bundle=bundle, at=START).spiffe_id == who
+
+
+def test_earlier_certificates_of_the_issuing_ca_are_kept_in_order(tmp_path: Path) -> None:
+    clock = Fixed()
+    init_ca(tmp_path / "ca", DOMAIN, root_passphrase=b"r", issuing_passphrase=b"i", clock=clock)
+    history = list(load_issuing_history(tmp_path / "ca"))
+    assert len(history) == 1
+    for _ in range(2):
+        clock.time += timedelta(days=300)
+        history.append(renew_issuing(tmp_path / "ca", root_passphrase=b"r", clock=clock))
+        assert load_issuing_history(tmp_path / "ca") == tuple(history)
+    assert load_issuer(tmp_path / "ca", passphrase=b"i", clock=clock).certificate == history[-1]
+    for path in (tmp_path / "ca").iterdir():
+        assert path.stat().st_mode & 0o077 == 0
