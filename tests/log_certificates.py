@@ -24,10 +24,15 @@ class Ca:
         self.certificate = self._build(self.name, self.key.public_key(), [], ca=True)
 
     def issue(
-        self, *uris: str, key: ec.EllipticCurvePrivateKey | None = None, ca: bool = False
+        self,
+        *uris: str,
+        key: ec.EllipticCurvePrivateKey | None = None,
+        ca: bool = False,
+        subject: str | None = None,
     ) -> x509.Certificate:
         key = key or ec.generate_private_key(ec.SECP256R1())
-        return self._build(x509.Name([]), key.public_key(), list(uris), ca=ca)
+        name = [] if subject is None else [x509.NameAttribute(NameOID.COMMON_NAME, subject)]
+        return self._build(x509.Name(name), key.public_key(), list(uris), ca=ca)
 
     @property
     def pem(self) -> bytes:

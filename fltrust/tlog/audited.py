@@ -88,8 +88,12 @@ def _event(entry: TrustEventEntry) -> Words:
 def _certificate(certificate: x509.Certificate, **more: object) -> Words:
     from cryptography import x509
 
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:  # a timestamp authority's
+        uris = []
+    else:
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     return Words(
         None,
         uris[0] if uris else certificate.subject.rfc4514_string(),

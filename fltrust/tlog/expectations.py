@@ -10,7 +10,8 @@
     keys-file = "keys.txt"           # the same, one on each line
     certificates = ["sha256:9f86…"]  # fingerprints
 
-What is left out is not asked for. A certificate is expected if one of the tables for its name allows it.
+A certificate without a SPIFFE ID, such as the timestamp authority's, goes by its subject
+(``"CN=fltrust timestamp authority *,O=hospitals.example"``). A CA certificate is never expected. What is left out is not asked for. A certificate is expected if one of the tables for its name allows it.
 """
 
 from __future__ import annotations
@@ -217,8 +218,10 @@ def _table(item: object, folder: Path, where: str) -> Expectation:
     if not isinstance(item, dict) or not set(item) <= _KEYS or not isinstance(item.get("name"), str):
         raise Malformed(f"expected 'name' and of {', '.join(sorted(_KEYS))} in {where}, got something else")
     pattern = item["name"]
-    if not pattern.startswith(("spiffe://", "pseudonym:")) or len(pattern) > 512:
-        raise Malformed(f"expected a SPIFFE ID or a pattern of one in {where}, got {pattern[:80]!r}")
+    if not pattern.startswith(("spiffe://", "pseudonym:", "CN=")) or len(pattern) > 512:
+        raise Malformed(
+            f"expected a SPIFFE ID, a pseudonym or a subject (CN=…) in {where}, got {pattern[:80]!r}"
+        )
     roles, issuers = _texts(item, "roles", where), _texts(item, "issuers", where)
     keys, certificates = _texts(item, "keys", where), _texts(item, "certificates", where)
     if "keys-file" in item:

@@ -241,6 +241,15 @@ def test_strict_means_that_every_name_is_on_the_list(tmp_path: Path) -> None:
     assert [(str(a.kind), a.index) for a in step.alerts] == [("unlisted-name", 2), ("unlisted-name", 3)]
 
 
+def test_a_certificate_without_a_spiffe_id_goes_by_its_subject(tmp_path: Path) -> None:
+    authority = leaf(CA.issue(subject="fltrust timestamp authority 0a0b"))
+    world = LogWorld()
+    world.append(new_entry(authority))
+    for pattern, alerts in (("CN=fltrust timestamp authority *", []), ("CN=other *", ["unlisted-name"])):
+        expectations = expect(tmp_path, f'strict = true\n[[expect]]\nname = "{pattern}"\n')
+        assert kinds(see(world, expectations=expectations).alerts) == alerts
+
+
 def test_an_authority_or_an_unreadable_name_is_always_an_alert() -> None:
     world = LogWorld()
     world.append(
