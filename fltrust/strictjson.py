@@ -49,17 +49,20 @@ def decode_any(data: bytes, *, limit: int, what: str) -> object:
     """Read JSON that others wrote, in any spacing and order: what it says may still be read in one way only.
 
     Raises `Oversized` past `limit` bytes (before anything is parsed), else `Malformed`: duplicate keys,
-    fractions, nesting that is too deep.
+    fractions, nesting that is too deep, half of a surrogate pair.
     """
     if len(data) > limit:
         raise Oversized(f"expected {what} of at most {limit} bytes, got {len(data)}")
     try:
-        return json.loads(
+        value: object = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_without_duplicates,
             parse_float=_no_number,
             parse_constant=_no_number,
         )
+        if b"\\u" in data:  # text that is no Unicode can only be escaped
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise Malformed(f"expected {what} as JSON, got something else: {str(error)[:120]}") from None
 

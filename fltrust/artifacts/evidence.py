@@ -122,7 +122,7 @@ def verify_bundle(
     cosigned: frozenset[str] = frozenset()
     if entry is not None and log is not None:
         check_body(entry, bundle.envelope, bundle.certificate)
-        cosigned = _require_inclusion(entry, log, signed_at, witnesses=witnesses)
+        cosigned = _require_inclusion(entry, log, trust.root, signed_at, witnesses=witnesses)
     elif require_log:
         raise EvidenceMissing("expected a log entry in the bundle, found none", reason="log-missing")
     if len(cosigned) < min_witnesses:
@@ -212,7 +212,7 @@ def _require_sct(signer: SignerCertificate, issuer: x509.Certificate, root: Trus
 
 
 def _require_inclusion(
-    entry: TlogEntry, log: TransparencyLog, at: datetime, *, witnesses: Sequence[str]
+    entry: TlogEntry, log: TransparencyLog, root: TrustedRoot, at: datetime, *, witnesses: Sequence[str]
 ) -> frozenset[str]:
     """Step 8: the entry is in the tree that the log's checkpoint is of. Returns who cosigned it.
 
@@ -240,7 +240,7 @@ def _require_inclusion(
         checkpoint = Checkpoint.parse(note.text)
     except Malformed as error:
         raise EvidenceInvalid(error.message, reason="checkpoint-malformed") from None
-    _require_signed(note, log)
+    _require_signed(note, log, root)
     head = checkpoint.head
     if head.size != proof.tree_size or not hmac.compare_digest(head.root, proof.root):
         raise EvidenceInvalid(
@@ -260,23 +260,28 @@ def _require_inclusion(
         raise EvidenceInvalid(error.message, reason="witness-signature") from None
 
 
-def _require_signed(note: Note, log: TransparencyLog) -> None:
-    """The note carries a signature by the log's key, found by the start of its id (C2SP signed-note) and
-    made under a name that stands in the log's URL; one that claims to be and is not refuses the note."""
-    found = [s for s in note.signatures if s.key_id == log.note_key_id and s.name in log.base_url]
-    if not found:
+def _require_signed(note: Note, log: TransparencyLog, root: TrustedRoot) -> None:
+    """The note is signed by the log's key, named by the start of its id (C2SP signed-note) and by a name that
+    stands in the log's URL. A line that claims to be by any log of the trust file, and is not, refuses the
+    note; lines by others are passed over."""
+    signed = False
+    for known in root.tlogs:
+        for line in note.signatures:
+            if line.key_id != known.note_key_id or line.name not in known.base_url:
+                continue
+            try:
+                verify_with(known.public_key, line.signature, note.text.encode())
+            except SignatureInvalid:
+                raise EvidenceInvalid(
+                    f"expected the checkpoint to be signed by the log {known.base_url}, it is not",
+                    reason="checkpoint-signature",
+                ) from None
+            signed = signed or known is log
+    if not signed:
         raise EvidenceInvalid(
-            f"expected a checkpoint signed by the log {log.base_url}, it is not",
+            f"expected the checkpoint to be signed by the log {log.base_url}, it is by others",
             reason="checkpoint-signature",
         )
-    for signature in found:
-        try:
-            verify_with(log.public_key, signature.signature, note.text.encode())
-        except SignatureInvalid:
-            raise EvidenceInvalid(
-                f"expected a checkpoint signed by the log {log.base_url}, its signature does not verify",
-                reason="checkpoint-signature",
-            ) from None
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""A signed model with two rounds of lineage behind it, everything real but for the coordinator around the desk."""
+"""A signed model with two rounds of lineage behind it: all real, but for the coordinator around the desk."""
 
 from __future__ import annotations
 

@@ -5,5 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-for room in ("updates", "agent", "coordinator"):
+for room in ("updates", "agent", "coordinator", "artifacts"):
     sys.path.append(str(Path(__file__).parents[1] / room))
