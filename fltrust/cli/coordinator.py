@@ -68,6 +68,13 @@ def init(
             help="PostgreSQL as postgresql+psycopg://…; default: SQLite in the folder.", show_default=False
         ),
     ] = None,
+    pseudonyms: Annotated[
+        bool,
+        typer.Option(
+            "--pseudonyms",
+            help="Participants stand in the public log and lineage under keyed pseudonyms, for good.",
+        ),
+    ] = False,
     participant_lifetime: Annotated[
         str, typer.Option(help="How long a participant's certificate lives.")
     ] = "1h",
@@ -82,6 +89,7 @@ def init(
     from fltrust.cli.times import parse_duration
     from fltrust.coordinator.process import CoordinatorSettings, initialise
     from fltrust.identity import Name, Role, TrustDomain
+    from fltrust.tlog.entries import PublicNames
 
     settings = CoordinatorSettings(
         domain=TrustDomain(trust_domain),
@@ -89,6 +97,7 @@ def init(
         address=address,
         public=public or None,
         database=database,
+        public_names=PublicNames.PSEUDONYMS if pseudonyms else PublicNames.SPIFFE,
         lifetimes={Role.PARTICIPANT: parse_duration(participant_lifetime)},
     )
     made = initialise(

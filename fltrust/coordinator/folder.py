@@ -2,6 +2,7 @@
 
 coordinator.toml   what `init` was told; edit it with the coordinator stopped
 ca/                root.pem, root.key, issuing.pem, issuing.key
+names.key          with pseudonyms: the key that makes and opens them
 log/, tsa/         keys of the log and the timestamp authority (`fltrust.coordinator.notary`)
 state.db           the database, unless the settings name another
 """
@@ -19,8 +20,10 @@ from fltrust.coordinator.settings import AuthoritySettings, WitnessSetting
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded, write_durably
 from fltrust.identity import Role, TrustDomain
+from fltrust.tlog.entries import PublicNames
 
 SETTINGS_FILE = "coordinator.toml"
+NAMING_KEY_FILE = "names.key"
 _MAX_SETTINGS = 64 * 1024
 _VERSION = 1
 _KEYS = {
@@ -33,6 +36,7 @@ _KEYS = {
     "public",
     "listen-public",
     "witnesses",
+    "public-names",
     "database",
     "lifetimes",
 }
@@ -46,7 +50,8 @@ class CoordinatorSettings:
     `bootstrap` and `address` are ``host:port`` as sites reach them, and go into join tokens; the `listen`
     pair says where to listen if that differs. `public` is where log, trust file and timestamps are served
     over plain HTTP; None serves them to nobody but callers of `address`. `witnesses` are asked to cosign the
-    public log. `database` of None is SQLite in the folder.
+    public log. `public_names` says under which names participants stand in the log, for good. `database` of
+    None is SQLite in the folder.
     """
 
     domain: TrustDomain
@@ -57,6 +62,7 @@ class CoordinatorSettings:
     public: str | None = None
     listen_public: str | None = None
     witnesses: tuple[WitnessSetting, ...] = ()
+    public_names: PublicNames = PublicNames.SPIFFE
     database: str | None = None
     lifetimes: dict[Role, timedelta] = field(default_factory=dict)
 
@@ -86,6 +92,7 @@ class CoordinatorSettings:
             "listen": self.listen,
             "public": self.public,
             "listen-public": self.listen_public,
+            "public-names": self.public_names,
             "database": self.database,
         }
         lines = [
@@ -119,6 +126,7 @@ class CoordinatorSettings:
             public=_text(found, "public"),
             listen_public=_text(found, "listen-public"),
             witnesses=_witnesses(found.get("witnesses", [])),
+            public_names=_public_names(_text(found, "public-names")),
             database=_text(found, "database"),
             lifetimes=_lifetimes(found.get("lifetimes", {})),
         )
@@ -141,6 +149,16 @@ def _text(found: dict[str, Any], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise Malformed(f"expected text for {key!r} in {SETTINGS_FILE}, got {type(value).__name__}")
     return value
+
+
+def _public_names(text: str | None) -> PublicNames:
+    """Settings from before there was a choice leave it out."""
+    try:
+        return PublicNames.SPIFFE if text is None else PublicNames(text)
+    except ValueError:
+        raise Malformed(
+            f"expected 'public-names' in {SETTINGS_FILE} to be one of {', '.join(PublicNames)}"
+        ) from None
 
 
 def _witnesses(tables: object) -> tuple[WitnessSetting, ...]:

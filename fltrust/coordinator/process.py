@@ -15,6 +15,7 @@ from cryptography import x509
 from fltrust.clock import Clock, SystemClock
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.folder import (
+    NAMING_KEY_FILE,
     SETTINGS_FILE,
     CoordinatorSettings,
     read_settings,
@@ -22,6 +23,7 @@ from fltrust.coordinator.folder import (
 )
 from fltrust.coordinator.identity import IdentityKeeper
 from fltrust.coordinator.notary import open_notary
+from fltrust.coordinator.public_names import PublicNaming, load_naming, make_naming_key
 from fltrust.enrollment.homes import state_folder
 from fltrust.enrollment.private import passphrase_from_environment
 from fltrust.enrollment.state import AgentRecord, StateDraft
@@ -30,6 +32,7 @@ from fltrust.files import make_private_folder
 from fltrust.identity import Digest, Name, Role
 from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
 from fltrust.storage import open_store
+from fltrust.tlog.entries import PublicNames
 
 __all__ = ["CoordinatorSettings", "Made", "initialise", "issue_operator", "serve"]
 
@@ -72,6 +75,8 @@ def initialise(
         issuing_passphrase=issuing_passphrase,
         clock=clock,
     )
+    if settings.public_names is PublicNames.PSEUDONYMS:
+        make_naming_key(folder / NAMING_KEY_FILE, passphrase=issuing_passphrase)
     write_settings(folder, settings)
     state = issue_operator(folder, operator, issuing_passphrase=issuing_passphrase, clock=clock)
     return Made(root_fingerprint(bundle.roots[0]), state)
@@ -137,6 +142,12 @@ def serve(
         CoordinatorServer(authority, keeper, settings=listening).run_forever(ready)
 
 
+def _naming(folder: Path, settings: CoordinatorSettings, passphrase: bytes) -> PublicNaming:
+    if settings.public_names is PublicNames.SPIFFE:
+        return PublicNaming()
+    return load_naming(folder / NAMING_KEY_FILE, passphrase=passphrase)
+
+
 @contextmanager
 def _opened(
     folder: Path, issuing_passphrase: bytes, clock: Clock
@@ -158,6 +169,7 @@ def _opened(
             signer=identity.signer,
             chain=identity.chain_der,
             notary=notary,
+            names=_naming(folder, settings, issuing_passphrase),
             clock=clock,
             settings=settings.for_authority(),
         )

@@ -1,16 +1,22 @@
 """Under which names participants stand in public: in the log, in lineage and in the status.
 
 Chosen when the log is opened, for good: their SPIFFE IDs, or pseudonyms that only the holder of the
-coordinator's key can make, and so open.
+coordinator's key can make, and so open. The key lies in the coordinator's folder, encrypted: 32 random
+bytes in a frame that the libraries encrypt well, PKCS#8 of an Ed25519 key (RFC 8410) that never signs.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from pathlib import Path
 
-from fltrust.errors import Malformed
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fltrust.errors import Conflict, Malformed
 from fltrust.identity import Role, SpiffeId
+from fltrust.keys.ed25519 import generate_note_key, save_note_key
+from fltrust.keys.file import private_key_from_pem, read_private
 from fltrust.tlog.entries import PublicName, PublicNames
 
 MIN_KEY = 32
@@ -54,3 +60,21 @@ class PublicNaming:
         if not name.is_pseudonym:
             return SpiffeId.parse(name)
         return next((who for who in among if hmac.compare_digest(self.of(who), name)), None)
+
+
+def make_naming_key(path: Path, *, passphrase: bytes) -> None:
+    """Make the key of a new domain's pseudonyms; `Conflict` if there is a file already."""
+    if path.exists():
+        raise Conflict(f"expected no pseudonym key at {path}, found one", reason="already-initialised")
+    save_note_key(generate_note_key(), path, passphrase=passphrase)
+
+
+def load_naming(path: Path, *, passphrase: bytes) -> PublicNaming:
+    """Read the key of a domain's pseudonyms. Refusals as `fltrust.keys.load`'s.
+
+    It is never made anew: another key would give everybody another name.
+    """
+    key = private_key_from_pem(read_private(path), passphrase=passphrase, where=path)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise Malformed(f"expected a pseudonym key in {path}, found a key of another kind")
+    return PublicNaming(key.private_bytes_raw())

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from fltrust.clock import SystemClock
-from fltrust.coordinator.folder import CoordinatorSettings, read_settings
+from fltrust.coordinator.folder import CoordinatorSettings, read_settings, write_settings
 from fltrust.coordinator.process import initialise, issue_operator
 from fltrust.enrollment.state import AgentState
 from fltrust.errors import Conflict, FltrustError, Malformed
 from fltrust.identity import Name, Role, TrustDomain
 from fltrust.pki import renew_issuing, verify_certificate
+from fltrust.tlog.entries import PublicNames
 
 PASSPHRASE = b"for the tests"
 
@@ -27,9 +28,13 @@ def settings(**more: object) -> CoordinatorSettings:
     )
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, **more: object) -> Path:
     return initialise(
-        folder, settings(), operator=Name("admin"), root_passphrase=PASSPHRASE, issuing_passphrase=PASSPHRASE
+        folder,
+        settings(**more),
+        operator=Name("admin"),
+        root_passphrase=PASSPHRASE,
+        issuing_passphrase=PASSPHRASE,
     ).operator_state
 
 
@@ -43,6 +48,7 @@ def test_settings_read_back_as_they_were_written() -> None:
     full = settings(
         listen="0.0.0.0:8441",
         database="postgresql+psycopg://fltrust@/fltrust",
+        public_names=PublicNames.PSEUDONYMS,
         lifetimes={Role.PARTICIPANT: timedelta(minutes=5)},
     )
     assert CoordinatorSettings.from_toml(full.to_toml()) == full
@@ -58,6 +64,7 @@ GOOD = "version = 1\ntrust-domain = 'a.example'\nbootstrap = 'x:1'\naddress = 'x
         "version = 2",
         "version = 1\ntrust-domain = 'A B'\nbootstrap = 'x:1'\naddress = 'x:2'",
         GOOD + "\nsurprise = 1",
+        GOOD + "\npublic-names = 'initials'",
         "version = 1\ntrust-domain = 'a.example'\nbootstrap = 1\naddress = 'x:2'",
         GOOD + "\n[lifetimes]\nnurse = 60",
         GOOD + "\n[lifetimes]\nparticipant = 1",
@@ -147,3 +154,29 @@ def test_a_log_goes_on_with_its_own_key_or_not_at_all(tmp_path: Path) -> None:
     (folder / "log").rmdir()
     (tmp_path / "kept").rename(folder / "log")
     issue_operator(folder, Name("second"), issuing_passphrase=PASSPHRASE)
+
+
+def test_pseudonyms_are_chosen_at_init_and_their_key_is_never_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "coordinator"
+    make(folder, public_names=PublicNames.PSEUDONYMS)
+    key = folder / "names.key"
+    assert b"ENCRYPTED PRIVATE KEY" in key.read_bytes()
+    issue_operator(folder, Name("second"), issuing_passphrase=PASSPHRASE)
+    kept = key.read_bytes()
+    key.unlink()
+    with pytest.raises(Malformed, match=r"names\.key"):
+        issue_operator(folder, Name("third"), issuing_passphrase=PASSPHRASE)
+    assert not key.exists()
+    key.write_bytes(kept)
+    key.chmod(0o600)
+    write_settings(folder, settings())  # somebody takes the choice back
+    with pytest.raises(Conflict) as refusal:
+        issue_operator(folder, Name("third"), issuing_passphrase=PASSPHRASE)
+    assert refusal.value.reason == "public-names"
+
+
+def test_names_are_public_unless_pseudonyms_are_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "coordinator"
+    make(folder)
+    assert not (folder / "names.key").exists()
+    assert read_settings(folder).public_names is PublicNames.SPIFFE
