@@ -63,9 +63,54 @@ GOALS = (
     ),
     Goal("revocation acknowledged to the round released", "revocation", "round_released_s", 0.3, "s"),
     Goal("revocation to pushed to all of 1,000 watchers, p99", "coordinator", "revoke_p99_s", 0.1, "s"),
+    Goal(
+        "sign 1 GiB by shards, beside model-signing's API",
+        "artifacts",
+        "sign_shards_speedup",
+        1.8,
+        at_least=True,
+    ),
+    Goal(
+        "sign 1 GiB of safetensors by file and by tensor, beside model-signing's API",
+        "artifacts",
+        "sign_default_speedup",
+        1.8,
+        at_least=True,
+    ),
+    Goal(
+        "verify 1 GiB of safetensors, beside model-signing's API",
+        "artifacts",
+        "verify_speedup",
+        1.8,
+        at_least=True,
+    ),
+    Goal(
+        "sign 1 GiB by shards: share of what SHA-256 on all cores allows",
+        "artifacts",
+        "sign_shards_of_limit",
+        0.9,
+        at_least=True,
+    ),
+    Goal(
+        "verify 1 GiB: share of what SHA-256 on all cores allows",
+        "artifacts",
+        "verify_of_limit",
+        0.9,
+        at_least=True,
+    ),
+    Goal("verify and load 1 GiB into torch, beside hash-then-load", "artifacts", "load_ratio", 1.0),
+    Goal("sign 2,000 files of 8 KiB", "artifacts", "sign_small_files_s", 0.1, "s"),
+    Goal("verify 2,000 files of 8 KiB", "artifacts", "verify_small_files_s", 0.1, "s"),
+    Goal(
+        "`fltrust verify` of a small model, a whole process",
+        "artifacts",
+        "verify_small_model_process_s",
+        0.25,
+        "s",
+    ),
     Goal("`fltrust --help`, a whole process", "startup", "help", 0.25, "s"),
 )
-SECTIONS = ("startup", "digest", "coordinator", "revocation", "relay", "rounds")
+SECTIONS = ("startup", "digest", "artifacts", "coordinator", "revocation", "relay", "rounds")
 
 
 def main() -> int:
