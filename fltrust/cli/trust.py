@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,6 @@ from fltrust.cli.output import Row, print_json, print_rows, say, text_of
 from fltrust.errors import Malformed, NotFound
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from fltrust.artifacts.evidence import Trust
     from fltrust.artifacts.status import Status
     from fltrust.artifacts.trustfile import TrustFile
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The trust file: what models are verified with, offline.", no_args_is_help=True)
 
 _DEFAULT = Path("trust.json")
+_COLUMNS = {"what": "TRUSTS", "sha256": "SHA-256", "until": "UNTIL", "name": "NAME"}
 
 
 @app.command()
@@ -107,13 +107,10 @@ def show(
         return
     if found.domain is not None:
         say(f"{found.domain}, sequence {found.sequence}, made {text_of(found.created)}")
-    columns = {"what": "TRUSTS", "name": "NAME", "fingerprint": "SHA-256", "from": "FROM", "until": "UNTIL"}
-    print_rows(
-        [{**r, "fingerprint": str(r["fingerprint"])[:16]} for r in rows],
-        columns=columns,
-        as_json=False,
-        empty="",
-    )
+    short: list[Row] = [
+        {**row, "sha256": str(row["sha256"])[:16], "until": _day(row["until"])} for row in rows
+    ]
+    print_rows(short, columns=_COLUMNS, as_json=False, empty="")
     _tell_status(status)
 
 
@@ -188,7 +185,7 @@ def _materials(trust: Trust) -> list[Row]:
         return {
             "what": what,
             "name": name,
-            "fingerprint": Digest.sha256_of(data).hex,
+            "sha256": Digest.sha256_of(data).hex,
             "from": start,
             "until": end,
         }
@@ -207,6 +204,10 @@ def _materials(trust: Trust) -> list[Row]:
             spki = log.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
             rows.append(row(what, log.base_url, spki, log.start, log.end))
     return rows
+
+
+def _day(at: object) -> str | None:
+    return at.strftime("%Y-%m-%d") if isinstance(at, datetime) else None
 
 
 def _status_fields(status: Status | None) -> Row | None:
