@@ -11,7 +11,8 @@
     certificates = ["sha256:9f86…"]  # fingerprints
 
 A certificate without a SPIFFE ID, such as the timestamp authority's, goes by its subject
-(``"CN=fltrust timestamp authority *,O=hospitals.example"``). A CA certificate is never expected. What is left out is not asked for. A certificate is expected if one of the tables for its name allows it.
+(``"CN=fltrust timestamp authority *,O=hospitals.example"``). A CA certificate is never expected. What is
+left out is not asked for. A certificate is expected if one of the tables for its name allows it.
 """
 
 from __future__ import annotations

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from log_http import from_fetch, send, serving
 from log_world import AT, LogWorld, enrolled, sealed_round
 
@@ -272,6 +280,33 @@ def test_a_server_that_drips_does_not_hold_a_reader_for_ever() -> None:
 
     with serving(drip) as url, pytest.raises(Unavailable, match="within"):
         HttpLog(url, timeout=0.5)("checkpoint")
+
+
+def test_over_https_the_server_is_held_to_the_given_authorities(world: LogWorld, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "log")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (tmp_path / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+    with serving(from_fetch(world.fetch), tls=tls) as url:
+        assert verify_mirror(HttpLog(f"{url}/log", ca_file=tmp_path / "ca.pem"), world.policy)
+        with pytest.raises(Unavailable, match="certificate"):
+            HttpLog(f"{url}/log")("checkpoint")
+    with pytest.raises(Malformed, match="PEM"):
+        HttpLog(url, ca_file=tmp_path / "key.pem")
 
 
 def test_nobody_there_is_unavailable() -> None:
