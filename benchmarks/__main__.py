@@ -108,9 +108,22 @@ GOALS = (
         0.25,
         "s",
     ),
+    Goal("durable appends to the log, 64 at a time", "log", "appends_64_writers_per_s", 1_000, "/s", True),
+    Goal(
+        "inclusion proof from a log of 1 M entries, beside one from a thousand",
+        "log",
+        "inclusion_ratio_1M",
+        2.5,
+    ),
+    Goal(
+        "checkpoint of a log of 1 M entries, beside one of a thousand",
+        "log",
+        "checkpoint_ratio_1M",
+        1.5,
+    ),
     Goal("`fltrust --help`, a whole process", "startup", "help", 0.25, "s"),
 )
-SECTIONS = ("startup", "digest", "artifacts", "coordinator", "revocation", "relay", "rounds")
+SECTIONS = ("startup", "digest", "artifacts", "coordinator", "revocation", "relay", "rounds", "log")
 
 
 def main() -> int:
