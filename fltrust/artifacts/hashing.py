@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from threading import Lock
@@ -46,11 +46,13 @@ def run_largest_first(
     sizes: Sequence[int],
     *,
     tools: Callable[[], AbstractContextManager[_Tools]],
+    meter: Meter,
     workers: int | None = None,
 ) -> list[_Result]:
     """``work(job, tools)`` for each job, in order; on all cores when there is enough to do.
 
-    Each thread makes its own `tools`. The first exception ends the work of all and is raised.
+    Each thread makes its own `tools`. The first exception, an interrupt among them, is raised; it stops
+    `meter`, which ends the work of the others within a read.
     """
     wanted = min(usable_cores() if workers is None else workers, len(jobs))
     if wanted <= 1 or sum(sizes) < PARALLEL_FROM_BYTES:
@@ -69,25 +71,43 @@ def run_largest_first(
                         return
                     done[place] = work(jobs[place], own)
         except BaseException:
+            meter.stop()
             queue.clear()
             raise
 
     with ThreadPoolExecutor(wanted, "fltrust-hash") as pool:
-        for future in [pool.submit(drain) for _ in range(wanted)]:
-            future.result()
+        futures = [pool.submit(drain) for _ in range(wanted)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            queue.clear()
+            if not all(future.done() for future in futures):
+                meter.stop()
+    failures = [error for future in futures if (error := future.exception()) is not None]
+    if failures:
+        raise next((error for error in failures if not isinstance(error, Stopped)), failures[0])
     return [done[place] for place in range(len(jobs))]
 
 
+class Stopped(Exception):
+    """Another thread failed, or the caller was interrupted: this one's work is not needed."""
+
+
 class Meter:
-    """Adds up what all threads have hashed, and tells it."""
+    """Adds up what all threads have hashed, and tells it; ends them where one of them failed."""
 
-    __slots__ = ("_done", "_lock", "_progress", "_total")
+    __slots__ = ("_done", "_lock", "_progress", "_stopped", "_total")
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: Progress | None = None, total: int = 0) -> None:
         self._progress, self._total = progress, total
-        self._done, self._lock = 0, Lock()
+        self._done, self._lock, self._stopped = 0, Lock(), False
+
+    def stop(self) -> None:
+        self._stopped = True
 
     def add(self, count: int) -> None:
+        if self._stopped:
+            raise Stopped
         if self._progress is not None:
             with self._lock:
                 self._done += count
@@ -102,6 +122,7 @@ def hash_views(views: Sequence[bytes | memoryview], *, workers: int | None = Non
         flat,
         [len(view) for view in flat],
         tools=nullcontext,
+        meter=Meter(),
         workers=workers,
     )
 
@@ -120,7 +141,7 @@ def hash_file_piece(fd: int, offset: int, size: int, *, buffer: memoryview, mete
     return state.digest()
 
 
-def read_and_hash(fd: int, offset: int, into: memoryview) -> bytes | None:
+def read_and_hash(fd: int, offset: int, into: memoryview, *, meter: Meter) -> bytes | None:
     """Fill memory from an open file, and give the SHA-256 of what stands there then; None if the file
     ends before that."""
     state = sha256()
@@ -129,6 +150,7 @@ def read_and_hash(fd: int, offset: int, into: memoryview) -> bytes | None:
         if not read_fully(fd, offset + at, chunk):
             return None
         state.update(chunk)
+        meter.add(len(chunk))
     return state.digest()
 
 

@@ -190,7 +190,7 @@ def _hash(
             os.close(fd)
         return digest
 
-    digests = run_largest_first(work, pieces, sizes, tools=tools, workers=workers)
+    digests = run_largest_first(work, pieces, sizes, tools=tools, meter=meter, workers=workers)
     listing.check_unchanged()
     return digests
 

@@ -18,7 +18,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
 
-from fltrust.artifacts.hashing import READ_BYTES, read_and_hash, read_fully, run_largest_first
+from fltrust.artifacts.hashing import READ_BYTES, Meter, read_and_hash, read_fully, run_largest_first
 from fltrust.artifacts.manifest import Difference, FileEntry, FileState, Manifest, TensorFile, tampered
 from fltrust.artifacts.safetensors import LENGTH_BYTES, Header, header_bytes, parse_header
 from fltrust.errors import InvalidInput, Malformed, NotFound, StorageUnavailable, Tampered
@@ -101,12 +101,14 @@ class _Copy:
     def _verify_spans(
         self, spans: Sequence[tuple[int, int]], signed: Sequence[bytes], *, workers: int | None
     ) -> None:
+        meter = Meter()
+
         def work(span: tuple[int, int], _: None) -> bytes | None:  # 2
             offset, size = span
-            return read_and_hash(self.fd, offset, self.view[offset : offset + size])
+            return read_and_hash(self.fd, offset, self.view[offset : offset + size], meter=meter)
 
         sizes = [size for _, size in spans]
-        found = run_largest_first(work, spans, sizes, tools=nullcontext, workers=workers)
+        found = run_largest_first(work, spans, sizes, tools=nullcontext, meter=meter, workers=workers)
         if len(found) != len(signed) or not all(map(_is_same, found, signed)):  # 3
             raise _changed(self.path, self.name)
 
@@ -116,11 +118,13 @@ class _Copy:
         state = sha256()
         with ThreadPoolExecutor(1, "fltrust-read") as pool:  # 2
             reads = [pool.submit(read_fully, self.fd, *found) for found in zip(starts, blocks, strict=True)]
-            for read, block in zip(reads, blocks, strict=True):
-                if not read.result():
-                    pool.shutdown(cancel_futures=True)
-                    raise _changed(self.path, self.name)
-                state.update(block)
+            try:
+                for read, block in zip(reads, blocks, strict=True):
+                    if not read.result():
+                        raise _changed(self.path, self.name)
+                    state.update(block)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
         if not _is_same(state.digest(), signed):  # 3
             raise _changed(self.path, self.name)
 
