@@ -34,6 +34,7 @@ from fltrust.keys import generate
 from fltrust.pki import create_csr
 from fltrust.revocation.events import EventKind, RevocationReason
 from fltrust.revocation.ports import RevocationTarget
+from fltrust.rounds.chain import verify_chain
 from fltrust.rounds.types import Candidate, CohortMember, RoundKey, RoundStatus
 from fltrust.updates import Phase
 
@@ -186,6 +187,14 @@ def test_a_round_is_opened_sealed_and_read_back(world: ServedWorld) -> None:
     assert [r.key for r in main.client.list_rounds(key.run_id)] == [key]
     assert key in [r.key for r in world.operator.client.list_rounds()]
     assert main.client.list_rounds(RunId(12)) == ()
+    for asking in (main, world.operator):
+        report = verify_chain([record], world.ca.bundle, log=asking.client.prove_rounds(key.run_id))
+        assert report.is_good, report.problems
+        assert report.log is not None
+    with pytest.raises(NotFound):
+        main.client.prove_rounds(RunId(12))
+    with pytest.raises(PermissionDenied):
+        site.client.prove_rounds(key.run_id)
     main.client.close_run(key.run_id)
     main.client.close_run(key.run_id)
     with pytest.raises((Conflict, StatementRefused)):
