@@ -186,7 +186,10 @@ def _lineage(
     from fltrust.artifacts.lineage import SignedProvenance, read_lineage, verify_lineage
 
     domain = _domain_of(trust, found)
-    aggregators = policy.aggregators or (IdentityRule(f"spiffe://{domain}/aggregator/*"),)
+    # A signer can only have stated a replay: `Provenance` names who may make what.
+    aggregators = policy.aggregators or tuple(
+        IdentityRule(f"spiffe://{domain}/{role}/*") for role in (Role.AGGREGATOR, Role.SIGNER)
+    )
 
     def verified(bundle: bytes) -> SignedProvenance:
         signed = verify_bundle(bundle, trust=trust)
