@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fltrust.artifacts.envelope import SignedEnvelope
 from fltrust.artifacts.ports import SigningDesk
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, Malformed, Refusal
@@ -45,6 +46,12 @@ class SigningLeaf:
             if self._leaf is None or self._clock.now() + _MARGIN >= self._leaf.not_after:
                 self._leaf = self._renewed()
             return self._leaf
+
+    def countersigned(self, statement: bytes) -> bytes:
+        """Sign a statement and have it countersigned; the Sigstore bundle."""
+        leaf = self.current()
+        envelope = SignedEnvelope.sign(statement, signer=leaf.signer)
+        return self._desk.countersign(envelope.to_json(), leaf.certificate)
 
     def _renewed(self) -> Leaf:
         signer = generate()

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fltrust.agent.aggregator import AggregatorCore
 from fltrust.agent.credentials import CredentialStore
@@ -24,13 +25,16 @@ from fltrust.clock import Clock
 from fltrust.errors import FltrustError, NotFound
 from fltrust.flower.agents import forget_in_process, register_in_process
 from fltrust.flower.records import save_model
+from fltrust.flower.replay import Replay, Replayed, signing_at
 from fltrust.identity import NodeId, Role, RunId, SpiffeId
+from fltrust.keys.recovery import RecoveryKey
 from fltrust.revocation.events import RevocationReason, TrustEvent
 from fltrust.revocation.view import ReachPolicy, TrustView
 from fltrust.rounds.types import RoundRecord
 from fltrust.testing.coordinator import ScratchCoordinator
 from fltrust.testing.identities import DOMAIN, ScratchIdentity
 from fltrust.testing.local_grid import LocalGrid, wire_copy
+from fltrust.updates import Verifier
 
 NodeApp = Callable[[Message, Context], Message]
 Mischief = Callable[[Message, Message], Message | None]
@@ -211,6 +215,38 @@ class LocalFederation:
     def trust_file(self) -> bytes:
         """Everything that offline verification needs, as of now: `fltrust.artifacts.verify(…, trust=…)`."""
         return self.coordinator.as_operator().trust_file()
+
+    def replay(
+        self,
+        without: str,
+        *,
+        retained: Path,
+        key: RecoveryKey,
+        strategy: Callable[[], Strategy] = FedAvg,
+        since: datetime | None = None,
+        all_rounds: bool = False,
+    ) -> Replayed:
+        """Make this run's model again without a participant; the release signer signs its lineage.
+
+        `retained` is the folder of `TrustPolicy.retention`, `strategy` makes the run's own; see
+        `fltrust.flower.replay`. `sign` the arrays afterwards.
+        """
+        session = self.coordinator.session(self._release_signer())
+        return Replay(
+            run_id=self.run_id,
+            without=self[without].spiffe_id,
+            record=self.coordinator.as_operator(),
+            verifier=Verifier(self.coordinator.bundle),
+            folder=retained,
+            key=key,
+            builder=self.signer,
+            new_run_id=RunId(secrets.randbits(63)),
+            now=self.clock.now,
+            make_strategy=strategy,
+            since=since,
+            sign=signing_at(session, clock=self.clock),
+            all_rounds=all_rounds,
+        ).run()
 
     def rounds(self) -> tuple[RoundRecord, ...]:
         """The written record of this run, with evidence."""
