@@ -2,6 +2,7 @@
 
     verified = fltrust.artifacts.verify("model.safetensors", trust="trust.json",
                                         identity="spiffe://hospitals.example/signer/release")
+    tensors = fltrust.artifacts.load_safetensors("model.safetensors", trust=…, identity=…)
 
 Names are loaded when they are first used: verifying must not pay for signing, nor a desk for loading.
 """
@@ -12,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fltrust.artifacts.loading import load_safetensors as load_safetensors
+    from fltrust.artifacts.loading import load_torch as load_torch
     from fltrust.artifacts.policy import Policy as Policy
     from fltrust.artifacts.recipe import VerifiedModel as VerifiedModel
     from fltrust.artifacts.recipe import verify as verify
@@ -22,6 +25,8 @@ _HOMES = {
     "Policy": "policy",
     "SignedModel": "signing",
     "VerifiedModel": "recipe",
+    "load_safetensors": "loading",
+    "load_torch": "loading",
     "sign": "signing",
     "verify": "recipe",
 }
