@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fltrust.cli import replay
 from fltrust.cli.options import AsJson, State
 from fltrust.cli.output import Row, print_json, print_rows, say
 from fltrust.cli.revocation import run_id_from
@@ -130,6 +131,9 @@ def verify(
             typer.echo(line)
     if not report.is_good:
         raise typer.Exit(EXIT_CODES[StatementRefused])
+
+
+replay.register(app)
 
 
 def _row(record: RoundRecord) -> Row:
