@@ -28,5 +28,5 @@ def test_a_notebook_runs_and_shows_its_plots(path: Path) -> None:
 def test_the_first_notebook_shows_what_a_revocation_saves() -> None:
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     text = "".join(o.text for cell in notebook.cells for o in cell.get("outputs", []) if "text" in o)
-    for line in ("site-d refused (revoked)", "tamper  → 3 admitted", "verified, receipt 1"):
+    for line in ("site-d refused (revoked)", "tamper  → 3 admitted", "verified, entry"):
         assert line in text, "run it anew and save it with its outputs"
