@@ -33,7 +33,7 @@ not genuine is always refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -117,6 +117,7 @@ def verify(
     lineage: str | Path | None = None,
     status: str | Path | None = None,
     at: datetime | None = None,
+    ignore: Collection[str] = (),
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> VerifiedModel:
@@ -124,7 +125,8 @@ def verify(
     `at` (default: now), which ages the status.
 
     `identity` (a SPIFFE ID, in whose path ``*`` is allowed, or a name with its `issuer`) or the policy's
-    signers must name who may have signed. Sidecars lie beside the model unless given. All steps are in
+    signers must name who may have signed. Sidecars lie beside the model unless given, and the
+    lineage of a signature that is given beside that. All steps are in
     this module's docstring; nothing of the model but its bytes is read before step 14, and nothing is
     ever deserialised.
     """
@@ -140,7 +142,10 @@ def verify(
         at=at,
     )
     files = found.statement.manifest
-    measuring.verify_files(found.path, files, workers=workers, progress=progress)  # 14.
+    measuring.verify_files(found.path, files, ignore=ignore, workers=workers, progress=progress)  # 14.
+    if ignore:
+        note = f"ignored, and so not verified: {', '.join(sorted(ignore))}"
+        found = replace(found, warnings=(*found.warnings, note))
     if not found.policy.allow_pickles:  # 15.
         try:
             content.require_no_pickles(found.path, files)
@@ -196,7 +201,7 @@ def verify_signature(
         policy=rules,
         trust=trusted,
         lineage=Path(lineage) if lineage is not None else None,
-        default_lineage=sidecars.lineage,
+        default_lineage=sidecars.lineage if signature is None else lineage_beside(Path(signature)),
         status=Path(status) if status is not None else None,
         at=at or SystemClock().now(),
     )
@@ -220,6 +225,11 @@ def load_trust(source: TrustSource) -> Trust:
     if isinstance(source, TrustFile):
         return Trust.of(source)
     return Trust.of(TrustFile.parse(source) if isinstance(source, bytes) else TrustFile.read(Path(source)))
+
+
+def lineage_beside(signature: Path) -> Path:
+    """Where the lineage lies when the signature was written elsewhere: ``m.sig`` → ``m.lineage.jsonl``."""
+    return signature.with_name(f"{signature.name.removesuffix('.sig')}.lineage.jsonl")
 
 
 def signers_of(

@@ -23,6 +23,7 @@ from fltrust.artifacts.measuring import build_manifest
 from fltrust.artifacts.oms import LineageLink, ModelStatement
 from fltrust.artifacts.ports import EntryKind, LineageArchive, SigningDesk, StepOfRun
 from fltrust.artifacts.provenance import Provenance
+from fltrust.artifacts.recipe import lineage_beside
 from fltrust.artifacts.trustfile import TrustFile
 from fltrust.errors import EvidenceInvalid, EvidenceMissing, Malformed, NotFound
 from fltrust.files import write_durably
@@ -133,11 +134,6 @@ def sign(
         evidence=evidence,
         bundle=Digest.sha256_of(bundle),
     )
-
-
-def lineage_beside(signature: Path) -> Path:
-    """Where the lineage lies when the signature was written elsewhere: ``m.sig`` → ``m.lineage.jsonl``."""
-    return signature.with_name(f"{signature.name.removesuffix('.sig')}.lineage.jsonl")
 
 
 def find_lineage(
