@@ -13,6 +13,8 @@ from fltrust.cli.options import AsJson
 from fltrust.cli.output import print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from fltrust.artifacts.evidence import Trust
     from fltrust.artifacts.identity import IdentityRule
     from fltrust.artifacts.policy import Policy
@@ -60,6 +62,12 @@ def verify(
         Path | None,
         typer.Option(help="A newer status than the trust file's, or a newer trust file.", show_default=False),
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A file or directory of the model not to verify, such as .git.", show_default=False
+        ),
+    ] = None,
     advisory: Annotated[
         bool, typer.Option("--advisory", help="Tell what would be refused, and exit with 0.")
     ] = False,
@@ -92,7 +100,7 @@ def verify(
     signers = signers_of(rules, identity, issuer)
     trusted = load_trust(trust)
     job = _Job(path, trusted, rules, signers, SystemClock().now())
-    outcome = job.run(signature=signature, lineage=lineage, status=status)
+    outcome = job.run(signature=signature, lineage=lineage, status=status, ignore=ignore or ())
     if vsa is not None:
         outcome.write_summary(vsa, trust=trust, policy=policy)
     outcome.tell(as_json=as_json)
@@ -106,7 +114,9 @@ class _Job:
     ) -> None:
         self.path, self.trust, self.policy, self.signers, self.at = path, trust, policy, signers, at
 
-    def run(self, *, signature: Path | None, lineage: Path | None, status: Path | None) -> _Outcome:
+    def run(
+        self, *, signature: Path | None, lineage: Path | None, status: Path | None, ignore: Collection[str]
+    ) -> _Outcome:
         from fltrust.artifacts.recipe import verify as verify_model
         from fltrust.cli.progress import progress_on_stderr
         from fltrust.errors import InvalidInput, Refused
@@ -121,6 +131,7 @@ class _Job:
                     lineage=lineage,
                     status=status,
                     at=self.at,
+                    ignore=ignore,
                     progress=progress,
                 )
         except (Refused, InvalidInput) as error:  # no verdict: not found, or a disk that does not answer
