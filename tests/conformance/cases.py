@@ -10,17 +10,20 @@ from datetime import timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from scratch_desk import ISSUER, SIGNER, ScratchDesk
 
 from fltrust.artifacts import sign
 from fltrust.artifacts.envelope import SignedEnvelope
 from fltrust.artifacts.ports import EntryKind, SigningDesk
 from fltrust.artifacts.trustfile import TrustFile
+from fltrust.artifacts.trustroot import build_trusted_root
 from fltrust.clock import SystemClock
 from fltrust.keys.file import FileSigner
 from fltrust.pki.csr import create_csr
 from fltrust.testing import FakeClock
+from fltrust.testing.desk import DOMAIN, RELEASE, ScratchDesk, append_noise
 
+SIGNER = RELEASE
+ISSUER = f"spiffe://{DOMAIN}"
 TIMES = "timestampVerificationData"
 STATEMENT = json.dumps(
     {
@@ -30,6 +33,17 @@ STATEMENT = json.dumps(
         "predicate": {"resources": [], "serialization": {"method": "files"}},
     }
 ).encode()
+
+
+def new_desk(clock: FakeClock | None = None) -> ScratchDesk:
+    """A private Sigstore in this process, by the machine's own clock, whose log holds something."""
+    desk = ScratchDesk(clock=clock or SystemClock())
+    append_noise(desk, (b"what was logged before, %d" % number for number in range(3)))
+    return desk
+
+
+def root_of(desk: ScratchDesk) -> bytes:
+    return build_trusted_root(desk.trusted_root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +82,13 @@ def bundle_by_hand(
 
 
 def all_cases(folder: Path) -> Iterator[Case]:
-    desk = ScratchDesk()
+    desk = new_desk()
     model = write_model(folder / "digits")
-    trust = TrustFile.parse(desk.trusted_root)
+    trust = TrustFile.parse(root_of(desk))
     for kind in EntryKind:
         signed = sign(model, desk=desk, trust=trust, entry_kind=kind, out=folder / f"{kind}.sig")
         good, other = signed.signature.read_text(), bundle_by_hand(desk, kind)
-        yield from _of_kind(kind, good, other, desk.trusted_root)
+        yield from _of_kind(kind, good, other, root_of(desk))
         yield from _out_of_time(kind)
 
 
@@ -85,7 +99,7 @@ def _of_kind(kind: EntryKind, good: str, other: str, root: bytes) -> Iterator[Ca
     yield case("as we sign it", is_good=True)
     yield case("for another identity", identity=f"{ISSUER}/signer/somebody-else")
     yield case("of another issuer", issuer="spiffe://elsewhere.example")
-    yield replace(case("under another federation's root"), root=ScratchDesk().trusted_root)
+    yield replace(case("under another federation's root"), root=root_of(new_desk()))
     yield case("with another payload", with_payload(good, b"digits", b"digitz"))
     yield case("with another signature", with_signature_of(good, other))
     yield case("with another's certificate, time and entry", with_material_of(good, other))
@@ -97,15 +111,13 @@ def _of_kind(kind: EntryKind, good: str, other: str, root: bytes) -> Iterator[Ca
 
 def _out_of_time(kind: EntryKind) -> Iterator[Case]:
     clock = FakeClock(SystemClock().now() - timedelta(days=300))
-    desk = ScratchDesk(clock=clock)
-    bundle, root = bundle_by_hand(desk, kind), desk.trusted_root
+    desk = new_desk(clock)
+    bundle, root = bundle_by_hand(desk, kind), root_of(desk)
     yield Case(f"{kind}: 300 days ago, by a certificate long expired", bundle, root, True, kind=kind)
     clock = FakeClock(SystemClock().now() - timedelta(days=2))
-    desk = ScratchDesk(clock=clock)
+    desk = new_desk(clock)
     bundle = bundle_by_hand(desk, kind, late=timedelta(hours=2), clock=clock)
-    yield Case(
-        f"{kind}: timestamped after the certificate's end", bundle, desk.trusted_root, False, kind=kind
-    )
+    yield Case(f"{kind}: timestamped after the certificate's end", bundle, root_of(desk), False, kind=kind)
 
 
 def material(bundle: str) -> dict[str, object]:

@@ -10,9 +10,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cases import write_model
+from cases import new_desk, root_of, write_model
 from jsonschema import Draft202012Validator, ValidationError
-from scratch_desk import ScratchDesk
 
 from fltrust.artifacts import sign
 from fltrust.artifacts.ports import EntryKind
@@ -152,7 +151,7 @@ def signed(folder: Path, kind: EntryKind, *, is_file: bool) -> tuple[dict, dict]
         model.write_bytes(b"\x01" * 100)
     else:
         model = write_model(folder / "digits")
-    desk = ScratchDesk()
-    made = sign(model, desk=desk, trust=TrustFile.parse(desk.trusted_root), entry_kind=kind)
+    desk = new_desk()
+    made = sign(model, desk=desk, trust=TrustFile.parse(root_of(desk)), entry_kind=kind)
     bundle = json.loads(made.signature.read_text())
     return json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"])), bundle

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cases import write_model
+from cases import ISSUER, SIGNER, new_desk, root_of, write_model
 from conftest import ask, made
-from scratch_desk import ISSUER, SIGNER, ScratchDesk
 
 from fltrust.artifacts import sign
 from fltrust.artifacts.ports import EntryKind
 from fltrust.artifacts.trustfile import TrustFile
+from fltrust.testing.desk import ScratchDesk
 from tools import strangers
 
 pytestmark = pytest.mark.slow  # the first run installs
@@ -29,14 +29,14 @@ SIGNING = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
 
 @pytest.fixture(scope="module")
 def desk() -> ScratchDesk:
-    return ScratchDesk()
+    return new_desk()
 
 
 @pytest.fixture(scope="module")
 def trust_config(desk: ScratchDesk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What model-signing and sigstore's command take for a deployment of one's own."""
     path = tmp_path_factory.mktemp("oms") / "trust_config.json"
-    root = json.loads(desk.trusted_root)
+    root = json.loads(root_of(desk))
     path.write_text(
         json.dumps({"mediaType": CONFIG, "trustedRoot": root, "signingConfig": {"mediaType": SIGNING}})
     )
@@ -44,7 +44,7 @@ def trust_config(desk: ScratchDesk, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def signed(path: Path, desk: ScratchDesk, kind: EntryKind = EntryKind.HASHEDREKORD) -> Path:
-    sign(path, desk=desk, trust=TrustFile.parse(desk.trusted_root), entry_kind=kind)
+    sign(path, desk=desk, trust=TrustFile.parse(root_of(desk)), entry_kind=kind)
     return path
 
 

@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cases import bundle_by_hand
-from scratch_desk import ScratchDesk
+from cases import bundle_by_hand, new_desk, root_of
 
 from fltrust.artifacts.ports import EntryKind
 from fltrust.clock import SystemClock
@@ -36,9 +35,9 @@ class Unpacked:
 @pytest.fixture(params=[0, 300], ids=["signed now", "signed 300 days ago"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Unpacked:
     clock = FakeClock(SystemClock().now() - timedelta(days=request.param))
-    desk = ScratchDesk(clock=clock)
+    desk = new_desk(clock)
     bundle = json.loads(bundle_by_hand(desk, EntryKind.HASHEDREKORD))
-    root = json.loads(desk.trusted_root)
+    root = json.loads(root_of(desk))
     envelope, material = bundle["dsseEnvelope"], bundle["verificationMaterial"]
     payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"]
     (stamp,) = material["timestampVerificationData"]["rfc3161Timestamps"]
