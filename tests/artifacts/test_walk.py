@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fltrust.artifacts import walk
 from fltrust.artifacts.measuring import build_manifest
 from fltrust.artifacts.walk import Listing, collision_key, is_safe_name
 from fltrust.errors import ArtifactRefused, LimitExceeded, NotFound
@@ -172,6 +173,18 @@ def test_directories_nested_too_deep_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(LimitExceeded):
         Listing(tmp_path)
+
+
+def test_files_and_directories_are_counted_before_they_fill_the_memory(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "MAX_FILES", 3)
+    Listing(model).close()
+    for name in ("a", "b"):
+        (model / name).write_bytes(b"")
+
+    with pytest.raises(LimitExceeded):
+        Listing(model)
 
 
 def test_no_directory_stays_open_after_a_refusal(model: Path) -> None:
