@@ -29,7 +29,7 @@ from fltrust.identity import Epoch
 from fltrust.testing.desk import DOMAIN, RELEASE, ScratchDesk
 
 sys.path.append(str(Path(__file__).parents[1] / "artifacts"))
-from signed_world import SignedWorld
+from signed_world import SignedWorld, safetensors
 
 MALFORMED = EXIT_CODES[InvalidInput]
 ANY_SIGNER = f"spiffe://{DOMAIN}/signer/*"
@@ -297,3 +297,28 @@ def test_sign_keyless_needs_nobody_enrolled(tmp_path: Path, capsys: pytest.Captu
         who = ["--issuer", double.url]
     assert verify(world, *who, identity="alice@hospital.example") == 0
     assert "alice@hospital.example (issuer http://127.0.0.1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_model_is_signed_at_a_real_coordinator_until_its_signer_is_revoked(tmp_path: Path) -> None:
+    from examples.lab import Lab
+
+    model, trust = tmp_path / "m.safetensors", tmp_path / "trust.json"
+    model.write_bytes(safetensors())
+    with Lab(tmp_path / "lab") as lab:
+        lab.start_coordinator()
+        lab.fltrust("join", stdin=lab.fltrust("token", "create", "release", "--role", "signer").stdout)
+
+        def verified() -> subprocess.CompletedProcess[str]:
+            lab.fltrust("trust", "export", str(trust))
+            return lab.fltrust(
+                "verify", str(model), "--trust", str(trust), "--identity", ANY_SIGNER, check=False
+            )
+
+        lab.fltrust("sign", str(model), "--as", "release")
+        done = verified()
+        assert done.returncode == 0, done.stderr
+        assert "status        epoch" in done.stdout
+        lab.fltrust("revoke", "signer/release", "--compromised-since", "1h")
+        assert verified().returncode == EXIT_CODES[Revoked]
+        assert lab.fltrust("sign", str(model), "--as", "release", check=False).returncode != 0
