@@ -42,6 +42,7 @@ _MODULES: Mapping[str, str | None] = {
     "audit": None,
     "sign": None,
     "verify": None,
+    "fetch": None,
     "participants": "participants",
     "rounds": "rounds",
     "lineage": "lineage",
@@ -49,8 +50,8 @@ _MODULES: Mapping[str, str | None] = {
 }
 """Modules of this room, in the order of the help, and the group that each is; None: it registers commands."""
 
-_ALONE = frozenset({"verify"})
-"""Commands for which no other module is loaded: registries and CI jobs run them for every model."""
+_ALONE = {"verify": "verify", "fetch-verified": "fetch"}
+"""Commands, and their module, that load no other: registries and CI jobs run them for every model."""
 
 
 def build_app(command: str | None = None) -> typer.Typer:
@@ -64,9 +65,9 @@ def build_app(command: str | None = None) -> typer.Typer:
         rich_markup_mode="rich",
     )
     app.callback()(root)
-    for name in (command,) if command in _ALONE else _MODULES:
+    for name in (_ALONE[command],) if command in _ALONE else _MODULES:
         module = import_module(f"fltrust.cli.{name}")
-        group = _MODULES[str(name)]
+        group = _MODULES[name]
         if group is None:
             module.register(app)
         else:

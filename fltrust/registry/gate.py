@@ -12,8 +12,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from fltrust.artifacts.policy import Mode, Policy
 from fltrust.artifacts.recipe import VerifiedModel
 from fltrust.artifacts.walk import LINEAGE_NAME, SIGNATURE_NAME, SINGLE_FILE, Listing
 from fltrust.errors import Conflict, Oversized, StorageUnavailable
@@ -51,6 +53,11 @@ def fetch_verified(copy: Copy, target: Path, *, check: Verify) -> Path:
         return _hand_over(model, stage, target, is_mount=is_mount)  # 4
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def enforced(policy: Policy) -> Policy:
+    """The same demands, where a refusal stops: a copy is handed over or it is not."""
+    return replace(policy, mode=Mode.ENFORCE)
 
 
 def from_files(source: Path, *, limit: int | None = None) -> Copy:
