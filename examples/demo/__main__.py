@@ -8,7 +8,6 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -17,33 +16,13 @@ from rich.table import Table
 
 from examples.demo.attacks import return_of
 from examples.demo.board import ROUNDS, Board
+from examples.demo.story import Story
 from examples.demo.tail import Tail, short
 from examples.lab import Lab, Run, StockLab
 from examples.lab.federation import DIGITS, without_fltrust
 
 SITES = ("site-a", "site-b", "site-c", "site-d")
 HOSTILE = "site-d"
-
-
-@dataclass(slots=True)
-class Story:
-    """What is told, and whether it is true."""
-
-    console: Console
-    began: float = field(default_factory=time.monotonic)
-    claims: list[tuple[str, bool]] = field(default_factory=list)
-
-    def chapter(self, title: str) -> None:
-        self.console.print()
-        self.console.rule(f"[bold]{title}[/]  [dim]{time.monotonic() - self.began:.0f} s[/]", align="left")
-
-    def tell(self, text: str) -> None:
-        self.console.print(text)
-
-    def claim(self, text: str, holds: bool) -> None:
-        """Print a claim with its verdict, and remember it for the exit code."""
-        self.claims.append((text, holds))
-        self.console.print(f"  {'[bold green]✓[/]' if holds else '[bold red]✗ NOT SO:[/]'} {text}")
 
 
 def main() -> int:
@@ -66,10 +45,7 @@ def main() -> int:
         except KeyboardInterrupt:
             console.print("\n[bold]Interrupted: every process was ended.[/]")
             return 130
-    held = sum(holds for _, holds in story.claims)
-    seconds = time.monotonic() - story.began
-    console.print(f"\n[bold]{held} of {len(story.claims)} claims hold[/], {seconds:.0f} s in all.")
-    return 0 if held == len(story.claims) else 1
+    return story.end()
 
 
 def tell(story: Story, stock: StockLab, lab: Lab) -> None:
