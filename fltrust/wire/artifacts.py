@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fltrust.artifacts.bundle import MAX_BUNDLE
-from fltrust.artifacts.envelope import MAX_ENVELOPE
 from fltrust.artifacts.ports import (
     BlastRadius,
     Contribution,
@@ -36,8 +35,11 @@ from fltrust.wire.values import (
     word,
 )
 
-MAX_COUNTERSIGN = MAX_ENVELOPE + 64 * 1024
-"""Bytes of the whole request to countersign: the envelope of a model of 100,000 files fits."""
+MAX_SENT_ENVELOPE = 48 * 1024 * 1024
+"""Bytes of one envelope to countersign, and of the bundle that comes back: 100,000 files fit. A larger
+statement can be verified (`fltrust.artifacts.envelope`), and is not signed here."""
+MAX_COUNTERSIGN = MAX_SENT_ENVELOPE + 64 * 1024
+"""Bytes of the whole request."""
 MAX_SPOILT = 1_000_000
 """Rounds, aggregates or models in one blast radius."""
 _MAX_CSR = 16 * 1024
@@ -82,7 +84,7 @@ def countersign_request_from_pb(message: pb.CountersignRequest) -> tuple[bytes, 
     """Envelope, leaf, and the kind of log entry; none given is `EntryKind.HASHEDREKORD`."""
     kind = message.entry_kind or EntryKind.HASHEDREKORD.value
     return (
-        bounded(message.envelope, limit=MAX_ENVELOPE, what="an envelope"),
+        bounded(message.envelope, limit=MAX_SENT_ENVELOPE, what="an envelope"),
         bounded(message.certificate, limit=_MAX_CERTIFICATE, what="a certificate"),
         word(EntryKind, kind, what="an entry kind"),
     )
