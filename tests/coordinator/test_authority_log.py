@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from authority_world import DOMAIN, RUN, Exchange, World
@@ -12,9 +13,9 @@ from sqlalchemy import text
 
 from fltrust.coordinator.enroller import MAX_REFUSALS
 from fltrust.coordinator.public_names import PublicNaming
-from fltrust.enrollment.types import JoinToken
+from fltrust.enrollment.types import JoinToken, TokenStatus
 from fltrust.errors import Conflict, Malformed, TokenRefused
-from fltrust.identity import Digest, Epoch, Name, Role, SpiffeId
+from fltrust.identity import Digest, Epoch, Role, SpiffeId
 from fltrust.keys.ed25519 import generate_note_key
 from fltrust.revocation import EventKind
 from fltrust.storage import CommitStep
@@ -260,17 +261,12 @@ def test_what_was_recorded_before_there_was_a_log_is_imported_and_said_to_be(wor
 
 
 @pytest.fixture
-def hidden(world: World) -> World:
-    """The same coordinator with pseudonyms, from its first entry on."""
-    world.store.close()
-    world.url = world.url.replace(".db", "-2.db") if "sqlite" in world.url else world.url
-    if "sqlite" not in world.url:
-        pytest.skip("the naming does not depend on the database")
-    world.names = PublicNaming(b"k" * 32)
-    world.open()
-    signer, issued = world.authority.bootstrap_operator(Name("root"))
-    world.operator = world._member(signer, issued)
-    return world
+def hidden(tmp_path: Path) -> Iterator[World]:
+    """A coordinator with pseudonyms from its first entry on."""
+    tmp_path.chmod(0o700)
+    world = World(f"sqlite:///{tmp_path / 'hidden.db'}", names=PublicNaming(b"k" * 32))
+    yield world
+    world.close()
 
 
 def test_with_pseudonyms_no_participant_is_named_in_the_log(hidden: World) -> None:
@@ -297,7 +293,8 @@ def test_with_pseudonyms_no_participant_is_named_in_the_log(hidden: World) -> No
 
 def _spent(world: World) -> JoinToken:
     token = world.token("site-a", replace=True)
-    world.op.cancel_token(world.op.list_tokens()[-1].token_id)
+    (waiting,) = (t for t in world.op.list_tokens() if t.status is TokenStatus.PENDING)
+    world.op.cancel_token(waiting.token_id)
     return token
 
 
