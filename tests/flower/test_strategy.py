@@ -87,6 +87,7 @@ def test_it_runs_under_trust(name: str) -> None:
         result = strategy.start(federation.grid, initial_arrays=model(1, 2, 3, 4), num_rounds=2)
     assert np.isfinite(weights(result.arrays)).all()
     assert [len(r.admitted) for r in strategy.reports] == [4, 4, 4, 4]
+    assert len(strategy.lineage) == 3
     assert set(result.evaluate_metrics_clientapp) == {1, 2}
 
 
