@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,10 +43,9 @@ RUN = RunId(77)
 
 
 @pytest.fixture
-def world(tmp_path: Path, ca: Authorities) -> Iterator[World]:
-    """On SQLite alone: what is refused is refused before a database is asked. See test_taint for both."""
-    tmp_path.chmod(0o700)
-    world = World(f"sqlite:///{tmp_path / 'state.db'}", ca=ca)
+def world(ca: Authorities) -> Iterator[World]:
+    """In memory: what is refused is refused before a database is asked. See test_taint for both of them."""
+    world = World("sqlite://", ca=ca)
     yield world
     world.close()
 
@@ -525,12 +523,14 @@ def test_a_model_that_lies_about_its_lineage_is_refused(studio: Studio, change: 
 # Crash and restart.
 
 
-def test_what_was_countersigned_is_there_after_a_restart(
-    world: World, studio: Studio, signer: Member
-) -> None:
+def test_what_was_countersigned_is_there_after_a_restart(database_url: str, ca: Authorities) -> None:
+    world = World(database_url, ca=ca)
+    signer = world.join("release", Role.SIGNER)
+    studio = Studio(world, world.join("main", Role.AGGREGATOR), signer)
     leaf, payload = studio.leaf(signer), model_payload()
     envelope = SignedEnvelope.sign(payload, signer=leaf.signer).to_json()
     bundle = world.session(signer).countersign(envelope, leaf.certificate)
     world.reopen()
     assert world.session(signer).countersign(envelope, leaf.certificate) == bundle
     studio.verify(bundle)
+    world.close()

@@ -33,10 +33,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def world(tmp_path: Path, ca: Authorities) -> Iterator[World]:
-    """On SQLite; one test of each way to taint runs on both, see `test_both_databases_find_the_same`."""
-    tmp_path.chmod(0o700)
-    world = World(f"sqlite:///{tmp_path / 'state.db'}", ca=ca)
+def world(ca: Authorities) -> Iterator[World]:
+    """In memory; each way to taint runs on both databases in `test_both_databases_find_the_same`."""
+    world = World("sqlite://", ca=ca)
     yield world
     world.close()
 
@@ -291,12 +290,17 @@ def test_a_long_finding_takes_several_entries(
     assert len(positions) == 2
 
 
-def test_taint_survives_a_restart(world: World, studio: Studio, good: Member, bad: Member) -> None:
+def test_taint_survives_a_restart(tmp_path: Path, ca: Authorities) -> None:
+    tmp_path.chmod(0o700)
+    world = World(f"sqlite:///{tmp_path / 'state.db'}", ca=ca)
+    good, bad = world.join("good"), world.join("bad")
+    studio = Studio(world, world.join("main", Role.AGGREGATOR), world.join("release", Role.SIGNER))
     first = studio.train(ONE, 1, [good, bad], studio.start(ONE))
     world.revoke(bad, compromised_since=world.clock.now() - HOUR)
     world.reopen()
     studio.train(ONE, 2, [good], first)
     assert places(world) == {(1, 1), (1, 2)}
+    world.close()
 
 
 def test_the_radius_of_nobody_is_not_found(world: World) -> None:
@@ -325,7 +329,11 @@ def test_a_status_stays_until_it_says_something_else_or_is_old(
     assert json.loads(world.op.trust_file())["created"] > json.loads(second)["created"]
 
 
-def test_the_sequence_grows_with_what_is_trusted_and_survives_a_restart(world: World) -> None:
+def test_the_sequence_grows_with_what_is_trusted_and_survives_a_restart(
+    tmp_path: Path, ca: Authorities
+) -> None:
+    tmp_path.chmod(0o700)
+    world = World(f"sqlite:///{tmp_path / 'state.db'}", ca=ca)
     first = TrustFile.parse(world.op.trust_file()).sequence
     world.reopen()
     assert TrustFile.parse(world.op.trust_file()).sequence == first
@@ -334,6 +342,7 @@ def test_the_sequence_grows_with_what_is_trusted_and_survives_a_restart(world: W
     assert operator.chain_der
     data = world.authority.desks.trust.trust_file()
     assert (TrustFile.parse(data).sequence or 0) > (first or 0)
+    world.close()
 
 
 def test_who_was_enrolled_anew_is_revoked_for_the_past_alone(world: World, studio: Studio) -> None:
