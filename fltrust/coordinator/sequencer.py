@@ -8,6 +8,7 @@ line. There is no thread of its own, nothing waits for more to come, and a calle
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ from fltrust.tlog.ports import LoggedEntry, NewEntry, check_entry
 MAX_WAITING = 8_192
 """Callers that wait at the same time."""
 MAX_BATCH = 512
-"""Of them, at most so many in one transaction: it bounds how long a revocation waits for it."""
+"""Of them, at most so many in one transaction."""
+MAX_SECONDS = 0.05
+"""A transaction that has lasted so long takes no further item: a revocation does not wait for a crowd."""
 
 _T = TypeVar("_T")
 
@@ -45,8 +48,16 @@ class Sequencer:
     the order in which they came; which of them share a transaction is left to chance.
     """
 
-    def __init__(self, ledger: Ledger, *, max_waiting: int = MAX_WAITING, max_batch: int = MAX_BATCH) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        max_waiting: int = MAX_WAITING,
+        max_batch: int = MAX_BATCH,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ledger = ledger
+        self._monotonic = monotonic
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._lock = threading.Lock()  # guards the queue and who leads; never held while the store is written
@@ -123,7 +134,10 @@ class Sequencer:
         answered, trying = 0, len(batch)
         try:
             with self._ledger.writing() as work:
+                end = self._monotonic() + MAX_SECONDS
                 while answered < len(batch) and not work.emitted:
+                    if answered and self._monotonic() >= end:
+                        break
                     trying = _together(batch[answered:])
                     _write_together(batch[answered : answered + trying], work)
                     answered, trying = answered + trying, 0

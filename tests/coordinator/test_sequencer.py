@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -235,6 +236,18 @@ def test_who_waits_behind_a_failure_is_written_after_it(world: World, pool: Thre
         found = [e.data for e in tx.tlog.read(0, 1_000)]
     assert b"first" not in found
     assert found[-1] == b"last"
+
+
+def test_a_transaction_takes_no_more_once_it_has_lasted_long(world: World, pool: ThreadPoolExecutor) -> None:
+    """Of ten slow jobs a revocation waits for one, not for all."""
+    commits: list[CommitStep] = []
+    ticks = itertools.count()
+    world.authority.sequencer._monotonic = lambda: float(next(ticks))  # every look at it is a second later
+    world.store.on_commit = commits.append
+    jobs = [lambda n=n: world.authority.sequencer.run(lambda _work: n) for n in range(10)]
+    futures = together(world, pool, *jobs)
+    assert [future.result(30) for future in futures] == list(range(10))
+    assert commits.count(CommitStep.AFTER) == 2 + 10
 
 
 def test_too_many_that_wait_are_refused_at_once(world: World, pool: ThreadPoolExecutor) -> None:

@@ -215,7 +215,7 @@ def _certified(entry: object) -> object:
 
 TestLogUnderActs = LogUnderActs.TestCase
 TestLogUnderActs.settings = settings(
-    max_examples=20,
+    max_examples=12,
     stateful_step_count=10,
     deadline=None,
     suppress_health_check=list(HealthCheck),
