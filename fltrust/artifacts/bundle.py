@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from fltrust import strictjson
-from fltrust.artifacts.envelope import MAX_ENVELOPE, SignedEnvelope, from_base64, optional_text, to_base64
+from fltrust.artifacts.envelope import MAX_ENVELOPE, SignedEnvelope, optional_text
 from fltrust.errors import Malformed, Oversized
+from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.strictjson import Fields
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"

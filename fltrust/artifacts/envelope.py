@@ -6,8 +6,6 @@ certificate stands beside it, and it may be large: a model of 100,000 files is l
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self
@@ -19,6 +17,7 @@ from fltrust.errors import Malformed, Oversized
 from fltrust.identity import Digest
 from fltrust.keys.signer import Signer
 from fltrust.keys.verify import verify_signature
+from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.updates.dsse import PAYLOAD_TYPE, pae
 
 MAX_STATEMENT = 96 * 2**20
@@ -113,18 +112,3 @@ def optional_text(fields: strictjson.Fields, name: str, *, limit: int) -> str:
     if not isinstance(value, str) or len(value) > limit:
         raise Malformed(f"expected text of at most {limit} characters as {name!r}")
     return value
-
-
-def to_base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def from_base64(text: str, what: str) -> bytes:
-    """Decode standard base64 in its one padded form."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Malformed(f"expected {what} in standard base64") from None
-    if to_base64(data) != text:
-        raise Malformed(f"expected {what} in base64's canonical form")
-    return data

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from fltrust import strictjson
 from fltrust.artifacts.bundle import InclusionProof, SigstoreBundle, TlogEntry
-from fltrust.artifacts.envelope import SignedEnvelope, from_base64, to_base64
+from fltrust.artifacts.envelope import SignedEnvelope
 from fltrust.errors import EvidenceInvalid, Malformed
+from fltrust.strictbase64 import from_base64, to_base64
 
 if TYPE_CHECKING:
     from fltrust.artifacts.ports import EntryKind

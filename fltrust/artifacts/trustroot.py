@@ -40,6 +40,7 @@ from fltrust.keys.verify import PublicKey, is_public_key
 from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.pki.sct import CtLog
 from fltrust.pki.types import TrustedChain
+from fltrust.strictbase64 import to_base64
 
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
 MEDIA_TYPES: Final = frozenset({MEDIA_TYPE, "application/vnd.dev.sigstore.trustedroot.v0.2+json"})
@@ -290,7 +291,9 @@ def _write_chain(chain: TrustedChain) -> dict[str, object]:
         },
         "uri": "",
         "certChain": {
-            "certificates": [{"rawBytes": _base64(c.public_bytes(Encoding.DER))} for c in chain.certificates]
+            "certificates": [
+                {"rawBytes": to_base64(c.public_bytes(Encoding.DER))} for c in chain.certificates
+            ]
         },
         "validFor": _write_window(chain.start, chain.end),
     }
@@ -302,14 +305,14 @@ def _write_log(log: TransparencyLog) -> dict[str, object]:
         "baseUrl": log.base_url,
         "hashAlgorithm": "SHA2_256",
         "publicKey": {
-            "rawBytes": _base64(spki),
+            "rawBytes": to_base64(spki),
             "keyDetails": _details(log.public_key),
             "validFor": _write_window(log.start, log.end),
         },
-        "logId": {"keyId": _base64(log.log_id)},
+        "logId": {"keyId": to_base64(log.log_id)},
     }
     if log.checkpoint_key_id is not None:
-        written["checkpointKeyId"] = {"keyId": _base64(log.checkpoint_key_id)}
+        written["checkpointKeyId"] = {"keyId": to_base64(log.checkpoint_key_id)}
     return written
 
 
@@ -334,7 +337,3 @@ def _rfc3339(at: datetime) -> str:
 
 def _name(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
     return next((str(a.value) for a in name.get_attributes_for_oid(oid)), "")
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

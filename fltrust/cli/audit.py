@@ -10,6 +10,7 @@ import typer
 from fltrust.cli.options import AsJson, State
 from fltrust.cli.output import Row, print_json, say, text_of
 from fltrust.cli.session import identity_from, operator_session
+from fltrust.strictbase64 import to_base64
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,8 +97,6 @@ def _policy(client: CoordinatorClient, trust: Path | None) -> CheckpointPolicy:
 
 
 def _rows(client: CoordinatorClient, query: AuditQuery, policy: CheckpointPolicy) -> Iterator[Row]:
-    from base64 import b64encode
-
     from fltrust.tlog.audited import words_of
     from fltrust.wire.audit import AuditLine
 
@@ -114,7 +113,7 @@ def _rows(client: CoordinatorClient, query: AuditQuery, policy: CheckpointPolicy
             "detail": words.detail,
             "names": list(line.subjects),
             "leaf": line.leaf_hash.hex(),
-            "proof": [b64encode(item).decode() for item in line.proof],
+            "proof": [to_base64(item) for item in line.proof],
             "tree_size": checkpoint.head.size,
             "checkpoint": line.checkpoint.decode(),
         }

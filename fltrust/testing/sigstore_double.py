@@ -31,6 +31,7 @@ from fltrust.identity import TrustDomain
 from fltrust.pki.codesigning import ISSUER_OID, ISSUER_V2_OID, SigningDraft
 from fltrust.pki.profiles import key_usage
 from fltrust.pki.sct import issuer_key_hash, sct_extension, sign_sct
+from fltrust.strictbase64 import to_base64
 from fltrust.testing.desk import ScratchDesk
 from fltrust.tlog.checkpoint import sign_checkpoint
 from fltrust.tlog.merkle import Prover
@@ -163,15 +164,15 @@ class SigstoreDouble:
             checkpoint = sign_checkpoint(prover.head, NoteKey(desk.notary.log_name, desk.notary.note))
             return {
                 "logIndex": str(index),
-                "logId": {"keyId": _base64(desk.log_id)},
+                "logId": {"keyId": to_base64(desk.log_id)},
                 "kindVersion": _KIND,
                 "integratedTime": "0",
-                "canonicalizedBody": _base64(body),
+                "canonicalizedBody": to_base64(body),
                 "inclusionProof": {
                     "logIndex": str(index),
                     "treeSize": str(index + 1),
-                    "rootHash": _base64(prover.head.root),
-                    "hashes": [_base64(item) for item in prover.inclusion(index)],
+                    "rootHash": to_base64(prover.head.root),
+                    "hashes": [to_base64(item) for item in prover.inclusion(index)],
                     "checkpoint": {"envelope": checkpoint.decode()},
                 },
             }
@@ -215,10 +216,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         del format, args
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def _base64url(data: bytes) -> str:

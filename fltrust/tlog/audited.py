@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fltrust import strictjson
 from fltrust.clock import to_rfc3339
+from fltrust.strictbase64 import from_base64
 from fltrust.tlog.entries import (
     CertificateLeaf,
     EnrollmentRefused,
@@ -21,6 +22,7 @@ from fltrust.tlog.entries import (
     Taint,
     TrustEventEntry,
 )
+from fltrust.tlog.ports import MAX_ENTRY
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -107,21 +109,23 @@ def _certificate(certificate: x509.Certificate, **more: object) -> Words:
 
 def _statement(entry: StatementBody) -> Words:
     """A countersigned statement: only its digest stands in the log, and who signed it."""
-    from base64 import b64decode
-
     from cryptography import x509
 
-    spec = strictjson.Fields(strictjson.decode_any(entry.data, limit=2**16, what="an entry"), "an entry")
+    spec = strictjson.Fields(strictjson.decode_any(entry.data, limit=MAX_ENTRY, what="an entry"), "an entry")
     body = spec.object("spec")
     if entry.kind == "dsse":
         signature = body.objects("signatures", limit=1)[0]
-        certificate = x509.load_pem_x509_certificate(b64decode(signature.text("verifier", limit=2**16)))
+        certificate = x509.load_pem_x509_certificate(
+            from_base64(signature.text("verifier", limit=MAX_ENTRY), "a verifier")
+        )
         digest = "sha256:" + body.object("payloadHash").text("value", limit=64)
     else:
         signed = body.object("hashedRekordV002")
         verifier = signed.object("signature").object("verifier").object("x509Certificate")
-        certificate = x509.load_der_x509_certificate(b64decode(verifier.text("rawBytes", limit=2**16)))
-        digest = "sha256:" + b64decode(signed.object("data").text("digest", limit=64)).hex()
+        certificate = x509.load_der_x509_certificate(
+            from_base64(verifier.text("rawBytes", limit=MAX_ENTRY), "a certificate")
+        )
+        digest = "sha256:" + from_base64(signed.object("data").text("digest", limit=64), "a digest").hex()
     signer = _certificate(certificate).subject
     return Words(signer, None, {"signed": digest, "entry": f"{entry.kind} {entry.api_version}"})
 

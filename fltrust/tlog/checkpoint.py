@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from types import MappingProxyType
 
 from fltrust.errors import EvidenceInvalid, EvidenceMissing, Malformed, SignatureInvalid
 from fltrust.keys.ed25519 import NoteSigner
+from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.tlog.merkle import EMPTY_ROOT, HASH_BYTES, MAX_SIZE
 from fltrust.tlog.note import (
     KeyType,
@@ -23,7 +23,6 @@ from fltrust.tlog.note import (
     NoteKey,
     NoteSignature,
     VerifierKey,
-    decode_base64,
     parse_note,
     sign_note,
     verify_note,
@@ -48,7 +47,7 @@ class Checkpoint:
 
     @property
     def text(self) -> str:
-        root = b64encode(self.head.root).decode()
+        root = to_base64(self.head.root)
         return "\n".join((self.origin, str(self.head.size), root, *self.extensions, ""))
 
     @classmethod
@@ -58,7 +57,7 @@ class Checkpoint:
         if not 4 <= len(lines) <= _MAX_LINES or lines[-1] != "" or "" in lines[:-1]:
             raise Malformed("expected a checkpoint: origin, tree size and root hash, one on each line")
         origin, size, root, *extensions = lines[:-1]
-        head = TreeHead(parse_size(size), decode_base64(root, "a checkpoint"))
+        head = TreeHead(parse_size(size), from_base64(root, "the root hash of a checkpoint"))
         if len(head.root) != HASH_BYTES:
             raise Malformed(f"expected a root hash of {HASH_BYTES} bytes, got {len(head.root)}")
         if head.size == 0 and head.root != EMPTY_ROOT:

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,6 +16,7 @@ from typing import Self
 
 from fltrust.errors import Malformed, Oversized, SignatureInvalid
 from fltrust.keys.ed25519 import NoteSigner
+from fltrust.strictbase64 import from_base64, to_base64
 
 MAX_NOTE = 256 * 1024
 """Bytes of one note: room for 16 post-quantum signatures, which every verifier must take."""
@@ -59,7 +59,7 @@ class VerifierKey:
                 f"expected a key '<name>+<8 hex digits>+<base64>', got {vkey[:80]!r}",
                 hint="a log's key stands in its trust file, and in the first entry of the log",
             )
-        raw = decode_base64(match[3], "a key")
+        raw = from_base64(match[3], "a key")
         try:
             key = cls(match[1], KeyType(raw[0]), raw[1:])
         except ValueError:
@@ -71,7 +71,7 @@ class VerifierKey:
         return key
 
     def __str__(self) -> str:
-        encoded = b64encode(bytes([self.key_type]) + self.public_key).decode()
+        encoded = to_base64(bytes([self.key_type]) + self.public_key)
         return f"{self.name}+{self.key_id.hex()}+{encoded}"
 
     @property
@@ -105,7 +105,7 @@ class NoteSignature:
 
     @property
     def line(self) -> str:
-        return f"{_DASH}{self.name} {b64encode(self.key_id + self.signature).decode()}\n"
+        return f"{_DASH}{self.name} {to_base64(self.key_id + self.signature)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def parse_note(data: bytes) -> Note:
 def parse_signature(line: str) -> NoteSignature:
     """Read one signature line, without its newline."""
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
-    raw = decode_base64(encoded, "a signature line") if line.startswith(_DASH) else b""
+    raw = from_base64(encoded, "a signature line") if line.startswith(_DASH) else b""
     if len(raw) <= _ID_BYTES:
         raise Malformed(f"expected a signature line '— <name> <base64>', got {line[:80]!r}")
     return NoteSignature(check_name(name), raw[:_ID_BYTES], raw[_ID_BYTES:])
@@ -206,14 +206,3 @@ def check_name(name: str) -> str:
     if not 0 < len(name) <= _MAX_NAME or "+" in name or any(c.isspace() or c < " " for c in name):
         raise Malformed(f"expected a key name without spaces or '+', got {name[:80]!r}")
     return name
-
-
-def decode_base64(text: str, what: str) -> bytes:
-    """Standard base64 (RFC 4648, 4) in the one form that encodes these bytes."""
-    try:
-        raw = b64decode(text, validate=True)
-    except ValueError:
-        raise Malformed(f"expected base64 in {what}, got {text[:80]!r}") from None
-    if b64encode(raw).decode() != text:
-        raise Malformed(f"expected base64 in its one form in {what}, got {text[:80]!r}")
-    return raw

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from dataclasses import dataclass
 
 from fltrust.errors import Malformed, Oversized
+from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.tlog.checkpoint import CheckpointPolicy, VerifiedCheckpoint, parse_size
 from fltrust.tlog.merkle import HASH_BYTES, MAX_PROOF, verify_inclusion
-from fltrust.tlog.note import MAX_NOTE, decode_base64
+from fltrust.tlog.note import MAX_NOTE
 
 SUFFIX = ".tlog-proof"
 MAX_TLOG_PROOF = MAX_NOTE + 128 * 1024
@@ -29,9 +29,9 @@ class TlogProof:
     def encode(self) -> bytes:
         lines = [_FIRST_LINE]
         if self.extra is not None:
-            lines.append(f"extra {b64encode(self.extra).decode()}")
+            lines.append(f"extra {to_base64(self.extra)}")
         lines.append(f"index {self.index}")
-        lines.extend(b64encode(item).decode() for item in self.path)
+        lines.extend(to_base64(item) for item in self.path)
         return ("\n".join(lines) + "\n\n").encode() + self.checkpoint
 
     @classmethod
@@ -48,13 +48,13 @@ class TlogProof:
             raise Malformed(f"expected a proof that begins with {_FIRST_LINE!r}, got {first[:80]!r}")
         extra = None
         if lines and lines[0].startswith("extra "):
-            extra = decode_base64(lines.pop(0).removeprefix("extra "), "the extra data of a proof")
+            extra = from_base64(lines.pop(0).removeprefix("extra "), "the extra data of a proof")
         if not lines or not lines[0].startswith("index ") or len(lines) > MAX_PROOF + 1:
             raise Malformed("expected an entry number and its inclusion proof, got something else")
         if extra is not None and len(extra) > _MAX_EXTRA:
             raise Oversized(f"expected at most {_MAX_EXTRA} bytes of extra data, got {len(extra)}")
         index = parse_size(lines.pop(0).removeprefix("index "))
-        path = tuple(decode_base64(line, "an inclusion proof") for line in lines)
+        path = tuple(from_base64(line, "a hash of an inclusion proof") for line in lines)
         if any(len(item) != HASH_BYTES for item in path):
             raise Malformed(f"expected hashes of {HASH_BYTES} bytes in an inclusion proof")
         return cls(index, path, checkpoint, extra)

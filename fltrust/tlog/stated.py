@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections.abc import Mapping
 from datetime import datetime
 from typing import ClassVar, Protocol, Self
@@ -12,6 +11,7 @@ from fltrust import strictjson
 from fltrust.clock import to_rfc3339
 from fltrust.errors import Malformed
 from fltrust.identity import SpiffeId
+from fltrust.strictbase64 import from_base64
 from fltrust.strictjson import Fields
 
 MAX_NAME = 512
@@ -55,11 +55,7 @@ def take_name(fields: Fields, name: str) -> PublicName:
 
 
 def take_base64(fields: Fields, name: str, *, limit: int) -> bytes:
-    text = fields.text(name, limit=4 * limit // 3 + 4)
-    try:
-        return b64decode(text, validate=True)
-    except ValueError:
-        raise Malformed(f"expected base64 as {name!r} in a log entry") from None
+    return from_base64(fields.text(name, limit=4 * limit // 3 + 4), f"{name!r} in a log entry")
 
 
 def check_word(text: str, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from fltrust import strictjson
 from fltrust.clock import to_rfc3339
 from fltrust.errors import Malformed
 from fltrust.identity import Digest, Epoch, KeyId, RunId, Serial
+from fltrust.strictbase64 import to_base64
 from fltrust.strictjson import Fields
 from fltrust.tlog.stated import PublicName, check_word, encode, take_base64, take_name
 
@@ -118,7 +118,7 @@ class TrustEventEntry:
                 "serialCount": self.serial_count,
                 "keyCount": self.key_count,
                 "named": None if self.named is None else str(self.named),
-                "nodeKey": None if self.node_key is None else b64encode(self.node_key).decode(),
+                "nodeKey": None if self.node_key is None else to_base64(self.node_key),
                 "runId": None if self.run_id is None else str(self.run_id),
                 "reason": self.reason,
                 "compromisedSince": _time_or_none(self.compromised_since),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -31,6 +30,7 @@ from fltrust.errors import (
     Unavailable,
 )
 from fltrust.files import make_private_folder, read_bounded, write_durably
+from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.tlog.checkpoint import Checkpoint, CheckpointPolicy, CosignerKey, parse_size, verify_cosignatures
 from fltrust.tlog.fetching import TIMEOUT, HttpClient
 from fltrust.tlog.merkle import EMPTY_HEAD, HASH_BYTES, MAX_PROOF, verify_consistency
@@ -39,7 +39,6 @@ from fltrust.tlog.note import (
     Note,
     NoteSignature,
     VerifierKey,
-    decode_base64,
     parse_note,
     parse_signature,
 )
@@ -62,7 +61,7 @@ class AddCheckpoint:
     note: bytes
 
     def encode(self) -> bytes:
-        lines = [f"old {self.old}", *(b64encode(item).decode() for item in self.proof)]
+        lines = [f"old {self.old}", *(to_base64(item) for item in self.proof)]
         return ("\n".join(lines) + "\n\n").encode() + self.note
 
     @classmethod
@@ -76,7 +75,7 @@ class AddCheckpoint:
             raise Malformed("expected a request in ASCII up to its checkpoint, got something else") from None
         if not separator or not first.startswith("old ") or len(lines) > MAX_PROOF:
             raise Malformed("expected 'old <size>', at most 63 hashes, an empty line, and a checkpoint")
-        proof = tuple(decode_base64(line, "a consistency proof") for line in lines)
+        proof = tuple(from_base64(line, "a hash of a consistency proof") for line in lines)
         if any(len(item) != HASH_BYTES for item in proof):
             raise Malformed(f"expected hashes of {HASH_BYTES} bytes in a consistency proof")
         return cls(parse_size(first.removeprefix("old ")), proof, note)

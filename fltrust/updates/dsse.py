@@ -12,8 +12,6 @@ what identifies a statement is the SHA-256 of its payload, never that of the env
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +21,7 @@ from fltrust.identity import Digest, KeyId
 from fltrust.keys.signer import Signer
 from fltrust.keys.verify import is_p256, verify_signature
 from fltrust.pki.types import VerifiedCertificate
+from fltrust.strictbase64 import from_base64, to_base64
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_ENVELOPE_BYTES = 64 * 1024
@@ -69,10 +68,12 @@ class Envelope:
         or `StatementRefused` with ``unknown-type`` for another payload type."""
         fields = strictjson.Fields(strictjson.decode(data, limit=limit, what="an envelope"), "an envelope")
         payload_type = fields.text("payloadType", limit=128)
-        payload = _from_base64(fields.text("payload", limit=limit))
+        payload = from_base64(fields.text("payload", limit=limit), "the payload")
         signatures = []
         for entry in fields.objects("signatures", limit=1):
-            signatures.append((entry.text("keyid", limit=64), _from_base64(entry.text("sig", limit=128))))
+            signatures.append(
+                (entry.text("keyid", limit=64), from_base64(entry.text("sig", limit=128), "the signature"))
+            )
             entry.done()
         fields.done()
         return cls(payload_type, payload, tuple(signatures))
@@ -81,12 +82,9 @@ class Envelope:
         """The one byte form of this envelope."""
         return strictjson.encode(
             {
-                "payload": base64.b64encode(self.payload).decode("ascii"),
+                "payload": to_base64(self.payload),
                 "payloadType": self.payload_type,
-                "signatures": [
-                    {"keyid": keyid, "sig": base64.b64encode(sig).decode("ascii")}
-                    for keyid, sig in self.signatures
-                ],
+                "signatures": [{"keyid": keyid, "sig": to_base64(sig)} for keyid, sig in self.signatures],
             }
         )
 
@@ -104,14 +102,3 @@ class Envelope:
         if not is_p256(public_key):
             raise SignatureInvalid(f"expected a P-256 key in the certificate of {certificate.spiffe_id}")
         verify_signature(public_key, signature, pae(self.payload_type, self.payload))
-
-
-def _from_base64(text: str) -> bytes:
-    """Decode standard base64 in its one padded form."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Malformed("expected standard base64 in an envelope") from None
-    if base64.b64encode(data).decode("ascii") != text:
-        raise Malformed("expected base64 in its canonical form in an envelope")
-    return data

@@ -10,15 +10,14 @@ proven.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
 from fltrust import strictjson
-from fltrust.artifacts.envelope import from_base64
 from fltrust.clock import to_rfc3339
 from fltrust.errors import EvidenceInvalid
+from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.strictjson import Fields
 from fltrust.tlog.checkpoint import CheckpointPolicy, VerifiedCheckpoint
 from fltrust.tlog.entries import Entry, kind_of, parse_entry
@@ -50,8 +49,8 @@ class AuditLine:
                 "at": to_rfc3339(self.at),
                 "kind": self.kind,
                 "subjects": list(self.subjects),
-                "entry": b64encode(self.entry).decode(),
-                "proof": [b64encode(item).decode() for item in self.proof],
+                "entry": to_base64(self.entry),
+                "proof": [to_base64(item) for item in self.proof],
                 "checkpoint": self.checkpoint.decode(),
             }
         )
