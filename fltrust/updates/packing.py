@@ -30,6 +30,8 @@ from fltrust.updates.content import (
 
 MAX_HEAD = 256 * 2**20
 _WHAT = "a packed content"
+_INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,19})\Z")
+_BINARY64 = re.compile(r"[0-9a-f]{16}\Z")
 _DIMENSION = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
 
@@ -150,18 +152,15 @@ def _tensor(fields: Fields, blobs: _Blobs) -> Tensor:
 
 
 def _unpacked(cls: str, value: object, blobs: _Blobs) -> Scalar:
-    try:
-        if cls == "bool" and isinstance(value, bool):
-            return value
-        if cls == "str" and isinstance(value, str):
-            return value
-        if cls == "int" and isinstance(value, str) and len(value) <= 20:
-            return int(value)
-        if cls == "float" and isinstance(value, str) and len(value) == 16:
-            found: float = struct.unpack(">d", bytes.fromhex(value))[0]
-            return found
-    except ValueError:
-        pass
+    if cls == "bool" and isinstance(value, bool):
+        return value
+    if cls == "str" and isinstance(value, str):
+        return value
+    if cls == "int" and isinstance(value, str) and _INTEGER.match(value):
+        return int(value)
+    if cls == "float" and isinstance(value, str) and _BINARY64.match(value):
+        found: float = struct.unpack(">d", bytes.fromhex(value))[0]
+        return found
     if cls == "bytes":
         return bytes(blobs.take(value))
     raise Malformed(f"expected a value of a known type in a packed content, got {cls[:8]!r}")
