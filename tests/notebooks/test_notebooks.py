@@ -30,3 +30,12 @@ def test_the_first_notebook_shows_what_a_revocation_saves() -> None:
     text = "".join(o.text for cell in notebook.cells for o in cell.get("outputs", []) if "text" in o)
     for line in ("site-d refused (revoked)", "tamper  → 3 admitted", "verified, entry"):
         assert line in text, "run it anew and save it with its outputs"
+
+
+def test_the_second_notebook_shows_what_verifying_refuses() -> None:
+    notebook = nbformat.read(NOTEBOOKS[1], as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.text for output in outputs if "text" in output)
+    for line in ("Tampered         file-changed", "Tainted ·", "participants: site-a site-b site-c\n"):
+        assert line in text, "run it anew and save it with its outputs"
+    assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 2
