@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from fltrust.errors import Malformed, Oversized, StorageUnavailable
@@ -15,12 +16,18 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
     Raises `StorageUnavailable` when the disk is full or read-only; nothing half-written stays.
     """
+    write_parts_durably(path, (data,), mode=mode)
+
+
+def write_parts_durably(path: Path, parts: Iterable[bytes | memoryview], *, mode: int = 0o600) -> None:
+    """As `write_durably`, of parts that follow each other in the file: they need not be in memory at once."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 os.fchmod(file.fileno(), mode)
-                file.write(data)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

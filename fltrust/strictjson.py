@@ -33,7 +33,7 @@ def decode(data: bytes, *, limit: int, what: str) -> dict[str, object]:
     try:
         value = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_without_duplicates,
+            object_pairs_hook=without_duplicates,
             parse_float=_no_number,
             parse_constant=_no_number,
         )
@@ -45,18 +45,21 @@ def decode(data: bytes, *, limit: int, what: str) -> dict[str, object]:
     return dict(value)
 
 
-def decode_any(data: bytes, *, limit: int, what: str) -> object:
+def decode_any(data: bytes, *, limit: int, what: str, values: int | None = None) -> object:
     """Read JSON that others wrote, in any spacing and order: what it says may still be read in one way only.
 
-    Raises `Oversized` past `limit` bytes (before anything is parsed), else `Malformed`: duplicate keys,
-    fractions, nesting that is too deep, half of a surrogate pair.
+    Raises `Oversized` past `limit` bytes or about `values` values (before anything is parsed), else
+    `Malformed`: duplicate keys, fractions, nesting that is too deep, half of a surrogate pair.
     """
     if len(data) > limit:
         raise Oversized(f"expected {what} of at most {limit} bytes, got {len(data)}")
+    if values is not None and sum(map(data.count, (b",", b"[", b"{"))) > values:
+        # Each becomes an object of many times its three bytes. Those inside of text count, too.
+        raise Oversized(f"expected {what} of at most {values} values, got more")
     try:
         value: object = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_without_duplicates,
+            object_pairs_hook=without_duplicates,
             parse_float=_no_number,
             parse_constant=_no_number,
         )
@@ -67,7 +70,8 @@ def decode_any(data: bytes, *, limit: int, what: str) -> object:
         raise Malformed(f"expected {what} as JSON, got something else: {str(error)[:120]}") from None
 
 
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An ``object_pairs_hook`` for `json` that raises ``ValueError`` where a key stands twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in one object")

@@ -23,6 +23,8 @@ from fltrust.artifacts.envelope import MAX_ENVELOPE, SignedEnvelope, optional_te
 from fltrust.errors import Malformed, Oversized
 from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.strictjson import Fields
+from fltrust.tlog.merkle import MAX_PROOF
+from fltrust.tlog.ports import MAX_ENTRY
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _MEDIA_TYPES = {
@@ -34,15 +36,14 @@ _MEDIA_TYPES = {
 """Media type → whether the certificate stands alone, as it does since 0.3."""
 
 MAX_BUNDLE = MAX_ENVELOPE + 2**20
+MAX_VALUES = 10_000
+"""JSON values of a bundle: the statement is one, in base64."""
 MAX_CERTIFICATE = 16 * 1024
 MAX_CHAIN = 8
 MAX_ENTRIES = 8
 MAX_TIMESTAMPS = 8
 MAX_TIMESTAMP = 64 * 1024
-MAX_BODY = 65_535
 MAX_CHECKPOINT = 64 * 1024
-MAX_PROOF = 63
-"""Hashes in an inclusion proof: the tree has less than 2^63 entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class SigstoreBundle:
         nothing), ``public-key`` (no certificate, so no name), ``unknown-payload-type``,
         ``signature-count``, ``entry-count``.
         """
-        value = strictjson.decode_any(data, limit=MAX_BUNDLE, what="a Sigstore bundle")
+        value = strictjson.decode_any(data, limit=MAX_BUNDLE, what="a Sigstore bundle", values=MAX_VALUES)
         fields = Fields(value, "a Sigstore bundle")
         media_type = fields.text("mediaType", limit=128)
         if media_type not in _MEDIA_TYPES:
@@ -189,14 +190,14 @@ def _entry(fields: Fields) -> TlogEntry:
         kind=kind_name,
         version=version,
         index=_u64(optional_text(fields, "logIndex", limit=20) or "0", "logIndex"),
-        body=from_base64(fields.text("canonicalizedBody", limit=4 * MAX_BODY), "the entry's body"),
+        body=from_base64(fields.text("canonicalizedBody", limit=4 * MAX_ENTRY), "the entry's body"),
         proof=_proof(fields.object("inclusionProof")),
         integrated_time=_u64(integrated, "integratedTime") or None if integrated else None,
         promise=promise,
     )
     fields.done()
-    if len(entry.body) > MAX_BODY:
-        raise Oversized(f"expected a log entry of at most {MAX_BODY} bytes, got {len(entry.body)}")
+    if len(entry.body) > MAX_ENTRY:
+        raise Oversized(f"expected a log entry of at most {MAX_ENTRY} bytes, got {len(entry.body)}")
     return entry
 
 

@@ -21,7 +21,7 @@ from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.updates.dsse import PAYLOAD_TYPE, pae
 
 MAX_STATEMENT = 96 * 2**20
-"""Bytes of one statement: 250,000 files, or a cohort of thousands, fit."""
+"""Bytes of one statement: 250,000 files, 200,000 tensors, or a cohort of thousands, fit."""
 
 MAX_ENVELOPE = 4 * (MAX_STATEMENT // 3 + 1) + 1024
 

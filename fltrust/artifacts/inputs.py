@@ -13,10 +13,10 @@ from fltrust.artifacts.ports import Contribution
 from fltrust.errors import Malformed
 from fltrust.identity import Digest, Epoch, Role, RunId, SpiffeId, TrustDomain
 from fltrust.strictjson import Fields
+from fltrust.tlog.stated import PublicName
 from fltrust.updates.digest import MODEL_ALGORITHM
 from fltrust.updates.intoto import SHA256, check_count, check_digest
 
-_PSEUDONYM = re.compile(r"pseudonym:[0-9a-f]{32}\Z")
 _EXAMPLES = re.compile(r"(?:0|[1-9][0-9]{0,19})(?:\.[0-9]{1,20})?\Z")
 _PRINTABLE = re.compile(r"[\x21-\x7e]{0,128}\Z")
 _NUMBER = re.compile(r"[0-9]{1,20}\Z")
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[0-9]{1,20}\Z")
 
 def check_public_name(name: str) -> None:
     """Raise `Malformed` unless this is a participant's SPIFFE ID or a pseudonym."""
-    if not _PSEUDONYM.match(name) and SpiffeId.parse(name).role is not Role.PARTICIPANT:
+    if not PublicName(name).is_pseudonym and SpiffeId.parse(name).role is not Role.PARTICIPANT:
         raise Malformed(f"expected a participant's name, got {name[:80]!r}")
 
 

@@ -45,7 +45,7 @@ class Judgement:
     warnings: list[str] = field(default_factory=list)
     refusals: list[FltrustError] = field(default_factory=list)
 
-    def hold(self, step: Callable[[], None]) -> None:
+    def hold(self, step: Callable[[], object]) -> None:
         """Run one step; in advisory mode its refusal does not keep the next from being run."""
         try:
             step()
@@ -84,7 +84,7 @@ def judge(
         )
 
     # 9.
-    found.hold(lambda: _discard(require_identity(signers, evidence.signer, evidence.issuer)))
+    found.hold(lambda: require_identity(signers, evidence.signer, evidence.issuer))
     # 10.
     statement = found.statement = parse_statement(evidence.payload)
     # 11.
@@ -97,10 +97,6 @@ def judge(
     # 13.
     found.hold(lambda: _require_participation(found.lineage, policy))
     found.hold(lambda: content.require_content(model, statement.manifest, policy, found.warnings))
-
-
-def _discard(_: object) -> None:
-    return None
 
 
 def _newest_status(found: Judgement, trust: Trust, given: Path | None, *, policy: Policy) -> Status | None:
@@ -183,25 +179,9 @@ def _lineage(
         if is_there or link is not None:
             found.warnings.append(f"the lineage is not verified: {what}")
         return None
-    from fltrust.artifacts.lineage import SignedProvenance, read_lineage, verify_lineage
-
-    domain = _domain_of(trust, found)
-    # A signer can only have stated a replay: `Provenance` names who may make what.
-    aggregators = policy.aggregators or tuple(
-        IdentityRule(f"spiffe://{domain}/{role}/*") for role in (Role.AGGREGATOR, Role.SIGNER)
+    lineage = verify_lineage_file(
+        path, head=link.aggregate, trust=trust, status=found.status, aggregators=policy.aggregators
     )
-
-    def verified(bundle: bytes) -> SignedProvenance:
-        signed = verify_bundle(bundle, trust=trust)
-        require_identity(aggregators, signed.signer, signed.issuer)
-        _require_standing(found.status, signed)
-        if signed.log_index is None:
-            raise EvidenceMissing("expected a log entry of each provenance, found none", reason="log-missing")
-        return SignedProvenance(
-            signed.payload, SpiffeId.parse(signed.signer), signed.signed_at, signed.log_index
-        )
-
-    lineage = verify_lineage(read_lineage(path), head=link.aggregate, verify_bundle=verified, domain=domain)
     head = lineage.head
     told = (link.run_id, link.step, link.log_index, link.bundle, link.count)
     if told != (head.place.run_id, head.place.step, head.log_index, head.bundle, len(lineage.steps)):
@@ -221,11 +201,45 @@ def _lineage(
     return lineage
 
 
-def _domain_of(trust: Trust, found: Judgement) -> TrustDomain:
+def verify_lineage_file(
+    path: Path,
+    *,
+    head: Digest | None,
+    trust: Trust,
+    status: Status | None,
+    aggregators: tuple[IdentityRule, ...] = (),
+) -> Lineage:
+    """The lineage in a file, verified as one chain (`fltrust.artifacts.lineage.verify_lineage`).
+
+    Each link is verified as any signature of the trust file's domain, by one of `aggregators` (none named:
+    by any aggregator or signer of the domain) who was in good standing then, and logged.
+    """
+    from fltrust.artifacts.lineage import SignedProvenance, read_lineage, verify_lineage
+
+    domain = _domain_of(trust, status)
+    # A signer can only have stated a replay: `Provenance` names who may make what.
+    builders = aggregators or tuple(
+        IdentityRule(f"spiffe://{domain}/{role}/*") for role in (Role.AGGREGATOR, Role.SIGNER)
+    )
+
+    def verified(bundle: bytes) -> SignedProvenance:
+        signed = verify_bundle(bundle, trust=trust)
+        require_identity(builders, signed.signer, signed.issuer)
+        _require_standing(status, signed)
+        if signed.log_index is None:
+            raise EvidenceMissing("expected a log entry of each provenance, found none", reason="log-missing")
+        return SignedProvenance(
+            signed.payload, SpiffeId.parse(signed.signer), signed.signed_at, signed.log_index
+        )
+
+    return verify_lineage(read_lineage(path), head=head, verify_bundle=verified, domain=domain)
+
+
+def _domain_of(trust: Trust, status: Status | None) -> TrustDomain:
     if trust.file.domain is not None:
         return trust.file.domain
-    if found.status is not None:
-        return found.status.domain
+    if status is not None:
+        return status.domain
     raise EvidenceMissing(
         "expected a trust file that names its trust domain, to verify the lineage against",
         reason="trust-domain",

@@ -1,7 +1,7 @@
 """The lineage of a model: the provenance of its aggregate and of every one before, back to the first arrays.
 
-A lineage file holds one Sigstore bundle a line, the newest first. It lies beside the model:
-``m.safetensors.lineage.jsonl`` for a file, ``model.lineage.jsonl`` inside a folder.
+A lineage file holds one Sigstore bundle a line, the newest first. `fltrust.artifacts.manifest.sidecar_paths`
+says where it lies.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ MAX_STEPS = 100_000
 """Statements of one lineage."""
 MAX_LINE = 2 * MAX_PROVENANCE_BYTES
 """Bytes of one bundle: the payload in base64, and what makes it verifiable."""
-
-_SUFFIX = ".lineage.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +157,6 @@ def verify_lineage(
             reason="lineage-incomplete",
         )
     return Lineage(tuple(steps))
-
-
-def lineage_path(model: Path) -> Path:
-    """Where the lineage of this model lies: beside a file, inside a folder."""
-    return model / f"model{_SUFFIX}" if model.is_dir() else model.with_name(model.name + _SUFFIX)
 
 
 def read_lineage(path: Path) -> Iterator[bytes]:

@@ -21,10 +21,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fltrust.artifacts import frameworks, private
+from fltrust.artifacts import frameworks
 from fltrust.artifacts.frameworks import Framework
 from fltrust.artifacts.manifest import Difference, FileState, Manifest, sidecar_paths, tampered
-from fltrust.artifacts.private import VerifiedBytes
+from fltrust.artifacts.private import read_verified
 from fltrust.artifacts.safetensors import parse_header
 from fltrust.artifacts.walk import SIGNATURE_NAME, SINGLE_FILE
 from fltrust.errors import EvidenceMissing
@@ -101,14 +101,6 @@ def load_verified_safetensors(
     found = read_verified(path, signed, name, workers=workers)
     header = found.header or parse_header(found.view, file_size=len(found.view))
     return frameworks.tensors_of(found.view, header, framework)
-
-
-def read_verified(
-    path: Path, signed: Manifest, name: str = SINGLE_FILE, *, workers: int | None = None
-) -> VerifiedBytes:
-    """The bytes of the file `name` of a manifest whose signature was verified. Raises `Tampered` unless
-    those at `path` are the signed ones."""
-    return private.read_verified(path, signed, name, workers=workers)
 
 
 @dataclass(frozen=True, slots=True)

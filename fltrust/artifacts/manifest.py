@@ -241,6 +241,11 @@ def sidecar_paths(path: Path) -> SidecarPaths:
     return SidecarPaths(Path(f"{path}.sig"), Path(f"{path}.lineage.jsonl"))
 
 
+def lineage_beside(signature: Path) -> Path:
+    """Where the lineage lies when the signature was written elsewhere: ``m.sig`` → ``m.lineage.jsonl``."""
+    return signature.with_name(f"{signature.name.removesuffix('.sig')}.lineage.jsonl")
+
+
 def _check_order(names: Sequence[str]) -> None:
     orders = [name_order(name) for name in names]
     if not all(first < second for first, second in pairwise(orders)):

@@ -33,6 +33,7 @@ from hashlib import sha256
 from hmac import compare_digest
 
 from fltrust import strictjson
+from fltrust.artifacts.envelope import MAX_STATEMENT
 from fltrust.artifacts.manifest import FileEntry, Manifest, TensorFile
 from fltrust.artifacts.resources import Serialization, annotation_of, read_resources, write_resources
 from fltrust.artifacts.tensors import MAX_TENSORS, TensorEntry, TensorManifest
@@ -48,8 +49,6 @@ MODEL_TYPE = "urn:fltrust:model:v1"
 GIT_NAMES = (".git", ".gitattributes", ".github", ".gitignore")
 """What OMS verifiers pass over at the top of a directory, with all in it."""
 
-MAX_STATEMENT_BYTES = 96 * 2**20
-"""Room for 250,000 files or 200,000 tensors."""
 MAX_IGNORED = 1_000
 
 _MAX_MODEL_NAME = 1_024
@@ -163,10 +162,8 @@ class ModelStatement:
                 "predicate": predicate,
             }
         )
-        if len(payload) > MAX_STATEMENT_BYTES:
-            raise Oversized(
-                f"expected a statement of at most {MAX_STATEMENT_BYTES} bytes, made {len(payload)}"
-            )
+        if len(payload) > MAX_STATEMENT:
+            raise Oversized(f"expected a statement of at most {MAX_STATEMENT} bytes, made {len(payload)}")
         return payload
 
     @property
@@ -190,7 +187,7 @@ class ModelStatement:
 def parse_statement(payload: bytes) -> ModelStatement:
     """Read what `ModelStatement.encode` or another OMS v1.0 signer wrote.
 
-    1. It is JSON of at most `MAX_STATEMENT_BYTES`, and no key stands twice in an object.
+    1. It is JSON of at most `MAX_STATEMENT`, and no key stands twice in an object.
     2. It is an in-toto statement with OMS's predicate and one subject.
     3. Files are digested whole or in shards, with SHA-256; names are safe, each stands once.
     4. The subject is the digest over the resources' digests.
@@ -220,19 +217,13 @@ def parse_statement(payload: bytes) -> ModelStatement:
 
 
 def _decode(payload: bytes) -> object:
-    if len(payload) > MAX_STATEMENT_BYTES:
-        raise Oversized(f"expected a statement of at most {MAX_STATEMENT_BYTES} bytes, got {len(payload)}")
+    """As `strictjson.decode_any`, but fractions are read: some signers write the size of shards as one."""
+    if len(payload) > MAX_STATEMENT:
+        raise Oversized(f"expected a statement of at most {MAX_STATEMENT} bytes, got {len(payload)}")
     try:
-        return json.loads(payload.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        return json.loads(payload.decode("utf-8"), object_pairs_hook=strictjson.without_duplicates)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"expected a statement as JSON, got something else: {str(error)[:120]}") from None
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
 
 
 def _subject(fields: Fields) -> tuple[str, bytes]:

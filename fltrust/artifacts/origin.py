@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fltrust.artifacts.bundle import SigstoreBundle
-from fltrust.artifacts.evidence import Trust, verify_bundle
-from fltrust.artifacts.lineage import (
-    Lineage,
-    SignedProvenance,
-    lineage_path,
-    read_lineage,
-    verify_lineage,
-)
+from fltrust.artifacts.evidence import Trust
+from fltrust.artifacts.judgement import verify_lineage_file, verify_status
+from fltrust.artifacts.lineage import Lineage, SignedProvenance, read_lineage, verify_lineage
+from fltrust.artifacts.manifest import sidecar_paths
 from fltrust.artifacts.measuring import build_manifest
 from fltrust.artifacts.provenance import Provenance
 from fltrust.artifacts.status import Status
-from fltrust.clock import to_rfc3339
-from fltrust.errors import EvidenceInvalid, EvidenceMissing, Malformed, Refusal, Revoked
-from fltrust.identity import Digest, SpiffeId, TrustDomain
+from fltrust.errors import EvidenceInvalid, EvidenceMissing, Malformed
+from fltrust.identity import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +40,7 @@ class Origin:
 
 def claimed_origin(model: Path, *, lineage: Path | None = None) -> Origin:
     """What the lineage file claims; it fits together, and no signature in it was checked."""
-    path = lineage or lineage_path(model)
+    path = _path(model, lineage)
     first = next(read_lineage(path), None)
     if first is None:
         raise EvidenceMissing(f"expected provenance in {path.name}, found none")
@@ -55,36 +49,18 @@ def claimed_origin(model: Path, *, lineage: Path | None = None) -> Origin:
     return Origin(found, False, _is_the_models(model, found), None)
 
 
-def verified_origin(
-    model: Path,
-    *,
-    trust: Trust,
-    read_status: Callable[[Trust], Status | None],
-    lineage: Path | None = None,
-) -> Origin:
+def verified_origin(model: Path, *, trust: Trust, lineage: Path | None = None) -> Origin:
     """The lineage of a model, verified offline.
 
-    1. The trust file names its trust domain; its status, where it has one, verifies (`read_status`).
-    2. The lineage verifies as one chain (`verify_lineage`); each bundle as any other signature of the domain
-       (`fltrust.artifacts.evidence`), by a builder who was in good standing.
+    1. The trust file names its trust domain; its status, where it has one, verifies.
+    2. The lineage verifies as one chain, each link by a builder of the domain who was in good standing
+       (`fltrust.artifacts.judgement.verify_lineage_file`).
     3. The model's tensors are the newest aggregate: `EvidenceInvalid` if it has tensors, and others.
 
     Says nothing about who released the model: that is `fltrust.artifacts.verify`.
     """
-    domain = trust.file.domain  # 1
-    if domain is None:
-        raise EvidenceMissing(
-            "expected a trust file that names its trust domain, to verify the lineage against",
-            reason="trust-domain",
-            hint="use the trust file of 'fltrust trust export' in place of a trusted_root.json",
-        )
-    status = read_status(trust)
-    found = verify_lineage(  # 2
-        read_lineage(lineage or lineage_path(model)),
-        head=None,
-        verify_bundle=_verifier(trust, status, domain),
-        domain=domain,
-    )
+    status = None if trust.file.status is None else verify_status(trust.file.status, trust=trust)  # 1
+    found = verify_lineage_file(_path(model, lineage), head=None, trust=trust, status=status)  # 2
     is_the_models = _is_the_models(model, found)  # 3
     if is_the_models is False:
         raise EvidenceInvalid(
@@ -95,29 +71,8 @@ def verified_origin(
     return Origin(found, True, is_the_models, status)
 
 
-def _verifier(
-    trust: Trust, status: Status | None, domain: TrustDomain
-) -> Callable[[bytes], SignedProvenance]:
-    def verified(bundle: bytes) -> SignedProvenance:
-        found = verify_bundle(bundle, trust=trust)
-        if found.log_index is None or found.issuer != f"spiffe://{domain}":
-            raise EvidenceInvalid(
-                f"expected provenance that was signed and logged in {domain}, got another's",
-                reason="lineage-domain",
-            )
-        revoked = None
-        if status is not None:
-            revoked = status.revocation_of(found.signer, found.certificate, signed_at=found.signed_at)
-        if revoked is not None:
-            raise Revoked(
-                f"expected {found.signer} in good standing at {to_rfc3339(found.signed_at)}, it was revoked "
-                f"({revoked.reason})",
-                reason=Refusal.REVOKED,
-            )
-        signer = SpiffeId.parse(found.signer)
-        return SignedProvenance(found.payload, signer, found.signed_at, found.log_index)
-
-    return verified
+def _path(model: Path, lineage: Path | None) -> Path:
+    return sidecar_paths(model).lineage if lineage is None else lineage
 
 
 def _claimed(bundle: bytes) -> SignedProvenance:

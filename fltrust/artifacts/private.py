@@ -21,6 +21,7 @@ from pathlib import Path
 from fltrust.artifacts.hashing import READ_BYTES, Meter, read_and_hash, read_fully, run_largest_first
 from fltrust.artifacts.manifest import Difference, FileEntry, FileState, Manifest, TensorFile, tampered
 from fltrust.artifacts.safetensors import LENGTH_BYTES, Header, header_bytes, parse_header
+from fltrust.artifacts.walk import SINGLE_FILE
 from fltrust.errors import InvalidInput, Malformed, NotFound, StorageUnavailable, Tampered
 
 _ALIGNMENT = 64  # of the data of a safetensors file, for whoever computes on it
@@ -37,8 +38,10 @@ class VerifiedBytes:
     header: Header | None
 
 
-def read_verified(path: Path, signed: Manifest, name: str, *, workers: int | None = None) -> VerifiedBytes:
-    """Read `path` once and give its bytes, if they are those of the signed file `name`.
+def read_verified(
+    path: Path, signed: Manifest, name: str = SINGLE_FILE, *, workers: int | None = None
+) -> VerifiedBytes:
+    """Read `path` once and give its bytes, if they are those of the file `name` of a verified manifest.
 
     1. The name is signed, and the file as long as signed.
     2. Its bytes are copied, and the copy is hashed: by header and tensors, by shards, or whole.
@@ -160,4 +163,4 @@ def _unreadable(path: Path, error: OSError) -> StorageUnavailable:
 
 
 def _changed(path: Path, name: str) -> Tampered:
-    return tampered(path, (Difference(FileState.CHANGED, path.name if name == "." else name),))
+    return tampered(path, (Difference(FileState.CHANGED, path.name if name == SINGLE_FILE else name),))

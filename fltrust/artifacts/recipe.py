@@ -33,7 +33,7 @@ not genuine is always refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -42,9 +42,10 @@ from typing import TYPE_CHECKING
 from fltrust.artifacts import content, measuring
 from fltrust.artifacts.bundle import MAX_BUNDLE
 from fltrust.artifacts.evidence import Trust, VerifiedStatement, verify_bundle
+from fltrust.artifacts.hashing import Progress
 from fltrust.artifacts.identity import IdentityRule
 from fltrust.artifacts.judgement import Judgement, judge
-from fltrust.artifacts.manifest import sidecar_paths
+from fltrust.artifacts.manifest import lineage_beside, sidecar_paths
 from fltrust.artifacts.oms import ModelStatement, parse_statement
 from fltrust.artifacts.policy import Mode, Policy
 from fltrust.artifacts.status import Status
@@ -57,7 +58,6 @@ from fltrust.identity import Digest
 if TYPE_CHECKING:
     from fltrust.artifacts.lineage import Lineage
 
-Progress = Callable[[int, int], None]
 TrustSource = Trust | TrustFile | bytes | str | Path
 PolicySource = Policy | str | Path | None
 
@@ -125,10 +125,9 @@ def verify(
     `at` (default: now), which ages the status.
 
     `identity` (a SPIFFE ID, in whose path ``*`` is allowed, or a name with its `issuer`) or the policy's
-    signers must name who may have signed. Sidecars lie beside the model unless given, and the
-    lineage of a signature that is given beside that. All steps are in
-    this module's docstring; nothing of the model but its bytes is read before step 14, and nothing is
-    ever deserialised.
+    signers must name who may have signed. Sidecars lie beside the model unless given, and the lineage of a
+    signature that is given beside that. All steps are in this module's docstring; nothing of the model but
+    its size is read before step 14, and nothing is ever deserialised.
     """
     found = verify_signature(
         path,
@@ -225,11 +224,6 @@ def load_trust(source: TrustSource) -> Trust:
     if isinstance(source, TrustFile):
         return Trust.of(source)
     return Trust.of(TrustFile.parse(source) if isinstance(source, bytes) else TrustFile.read(Path(source)))
-
-
-def lineage_beside(signature: Path) -> Path:
-    """Where the lineage lies when the signature was written elsewhere: ``m.sig`` → ``m.lineage.jsonl``."""
-    return signature.with_name(f"{signature.name.removesuffix('.sig')}.lineage.jsonl")
 
 
 def signers_of(

@@ -24,6 +24,7 @@ from fltrust.artifacts.bundle import InclusionProof, SigstoreBundle, TlogEntry
 from fltrust.artifacts.envelope import SignedEnvelope
 from fltrust.errors import EvidenceInvalid, Malformed
 from fltrust.strictbase64 import from_base64, to_base64
+from fltrust.tlog.ports import MAX_ENTRY
 
 if TYPE_CHECKING:
     from fltrust.artifacts.ports import EntryKind
@@ -51,7 +52,7 @@ def check_body(entry: TlogEntry, envelope: SignedEnvelope, certificate: bytes) -
             reason="log-entry-kind",
         )
     try:
-        found = strictjson.decode_any(entry.body, limit=2**16, what="a log entry")
+        found = strictjson.decode_any(entry.body, limit=MAX_ENTRY, what="a log entry")
     except Malformed as error:
         raise EvidenceInvalid(error.message, reason="log-entry-mismatch") from None
     expected: object = {

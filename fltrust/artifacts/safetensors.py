@@ -20,17 +20,17 @@ from fltrust.artifacts.tensors import (
     DTYPE_BITS,
     MAX_TENSORS,
     RawTensor,
-    TensorEntry,
-    TensorManifest,
     check_name,
     span_bytes,
 )
 from fltrust.errors import Malformed, Oversized
+from fltrust.strictjson import without_duplicates
 from fltrust.updates.content import flat_view
 
 SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 100_000_000
 """The format's own bound."""
+_MAX_VALUES = 20 * MAX_TENSORS  # in memory each takes many times the bytes that it has in JSON
 LENGTH_BYTES = 8
 
 _METADATA = "__metadata__"
@@ -59,12 +59,6 @@ class Header:
     size: int
     """Bytes before the data: the length field and the header."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-    def manifest(self, digests: Mapping[str, bytes]) -> TensorManifest:
-        """The manifest, given each tensor's SHA-256."""
-        return TensorManifest(
-            tuple(TensorEntry(t.name, t.dtype, t.shape, digests[t.name]) for t in self.tensors)
-        )
 
 
 def header_bytes(prefix: bytes | memoryview, *, file_size: int) -> int:
@@ -117,9 +111,11 @@ def raw_tensors(data: bytes | memoryview) -> tuple[RawTensor, ...]:
 def _json(text: bytes) -> dict[str, object]:
     if not text.startswith(b"{"):
         raise Malformed("expected a safetensors header to start with '{'")
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise Oversized(f"expected a safetensors header of at most {_MAX_VALUES} values, got more")
     try:
         value = json.JSONDecoder(
-            object_pairs_hook=_without_duplicates,
+            object_pairs_hook=without_duplicates,
             parse_int=_plain_integer,
             parse_float=_no_number,
             parse_constant=_no_number,
@@ -129,13 +125,6 @@ def _json(text: bytes) -> dict[str, object]:
     if not isinstance(value, dict) or text.rstrip(b" ")[-1:] != b"}":
         raise Malformed("expected a safetensors header to be one JSON object, padded with spaces")
     return value
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
 
 
 def _plain_integer(text: str) -> int:

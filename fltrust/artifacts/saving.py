@@ -6,14 +6,12 @@ Largest elements first, then by name: so each tensor is aligned, and the same te
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from fltrust.artifacts.tensors import DTYPE_BITS, RawTensor
-from fltrust.errors import Malformed, StorageUnavailable
-from fltrust.files import sync_folder
+from fltrust.errors import Malformed
+from fltrust.files import write_parts_durably
 
 _ALIGNED = 8
 _OURS = frozenset({"C128"})  # what the format has no name for
@@ -29,25 +27,8 @@ def save_safetensors(tensors: Iterable[RawTensor], path: Path, *, mode: int = 0o
         raise Malformed(
             f"expected a dtype of the safetensors format in {unknown.name!r}, got {unknown.dtype}"
         )
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(_header(ordered))
-                for tensor in ordered:
-                    file.write(tensor.data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        raise StorageUnavailable(
-            f"could not write {path}: {error.strerror or error}", hint="check free space and permissions"
-        ) from error
+    parts: list[bytes | memoryview] = [_header(ordered), *(tensor.data for tensor in ordered)]
+    write_parts_durably(path, parts, mode=mode)
 
 
 def _header(tensors: list[RawTensor]) -> bytes:

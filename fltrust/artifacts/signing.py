@@ -11,24 +11,21 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from fltrust.artifacts.bundle import SigstoreBundle
 from fltrust.artifacts.envelope import SignedEnvelope
 from fltrust.artifacts.evidence import Trust, VerifiedStatement, verify_bundle
 from fltrust.artifacts.hashing import Progress
-from fltrust.artifacts.lineage import lineage_path, write_lineage
-from fltrust.artifacts.manifest import sidecar_paths
+from fltrust.artifacts.lineage import write_lineage
+from fltrust.artifacts.manifest import lineage_beside, sidecar_paths
 from fltrust.artifacts.measuring import build_manifest
 from fltrust.artifacts.oms import LineageLink, ModelStatement
 from fltrust.artifacts.ports import EntryKind, LineageArchive, SigningDesk, StepOfRun
 from fltrust.artifacts.provenance import Provenance
-from fltrust.artifacts.recipe import lineage_beside
 from fltrust.artifacts.trustfile import TrustFile
 from fltrust.errors import EvidenceInvalid, EvidenceMissing, Malformed, NotFound
 from fltrust.files import write_durably
 from fltrust.identity import Digest
-from fltrust.keys.file import FileSigner
+from fltrust.keys.file import generate
 from fltrust.pki.csr import create_csr
 
 
@@ -113,7 +110,7 @@ def sign(
         ignored=tuple(sorted(ignore)),
         lineage=None if found is None else found.link,
     )
-    signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
+    signer = generate()
     certificate = desk.certify_signer(create_csr(signer))[0]
     envelope = SignedEnvelope.sign(statement.encode(), signer=signer)
     # 4.
@@ -121,9 +118,11 @@ def sign(
     # 5.
     evidence = _check_own(bundle, envelope, _trust(trust, lineage))
     # 6.
-    signature = Path(out) if out is not None else sidecar_paths(model).signature
-    beside = None if found is None else (lineage_path(model) if out is None else lineage_beside(signature))
-    if found is not None and beside is not None:
+    sidecars = sidecar_paths(model)
+    signature = sidecars.signature if out is None else Path(out)
+    beside = None
+    if found is not None:
+        beside = sidecars.lineage if out is None else lineage_beside(signature)
         write_lineage(beside, found.bundles)
     write_durably(signature, bundle, mode=0o644)
     return SignedModel(

@@ -15,20 +15,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 from typing import Self
 
 from fltrust import strictjson
 from fltrust.clock import to_rfc3339
-from fltrust.errors import Malformed, Refusal, StatementRefused
 from fltrust.identity import Digest, Epoch, RunId, TrustDomain
 from fltrust.strictjson import Fields
+from fltrust.updates import intoto
+from fltrust.updates.intoto import STATEMENT_TYPE, check_same, unknown_predicate
 
 STATUS_PREDICATE = "urn:fltrust:statement:status:v1"
-_STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 MAX_STATUS = 12 * 2**20
 _MAX_ITEMS = 200_000
 _MAX_CHECKPOINT = 64 * 1024
+_MAX_DIGEST = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,9 @@ class Status:
     def from_payload(cls, payload: bytes) -> Self:
         """Read the statement that `to_payload` writes; `Malformed`, or `StatementRefused` for another."""
         fields = Fields(strictjson.decode(payload, limit=MAX_STATUS, what="a status"), "a status")
-        kinds = fields.text("_type", limit=128), fields.text("predicateType", limit=128)
-        if kinds != (_STATEMENT_TYPE, STATUS_PREDICATE):
-            raise StatementRefused(
-                f"expected a status ({STATUS_PREDICATE}), got {kinds[1][:80]!r}", reason=Refusal.UNKNOWN_TYPE
-            )
+        kind, predicate_type = fields.text("_type", limit=128), fields.text("predicateType", limit=128)
+        if kind != STATEMENT_TYPE or predicate_type != STATUS_PREDICATE:
+            raise unknown_predicate(predicate_type)
         subjects = fields.objects("subject", limit=1)
         predicate = fields.object("predicate")
         fields.done()
@@ -117,7 +115,7 @@ class Status:
             domain=TrustDomain(name.partition("/")[2].rpartition("/")[0]),
             epoch=Epoch(predicate.decimal("epoch", bits=63)),
             at=predicate.time("at"),
-            checkpoint=_optional(predicate, "checkpoint", _MAX_CHECKPOINT),
+            checkpoint=_text_or_none(predicate, "checkpoint", limit=_MAX_CHECKPOINT),
             revoked=tuple(_revoked(item) for item in predicate.objects("revoked", limit=_MAX_ITEMS)),
             tainted_aggregates=tuple(
                 _aggregate(item) for item in predicate.objects("taintedAggregates", limit=_MAX_ITEMS)
@@ -127,25 +125,15 @@ class Status:
             ),
         )
         predicate.done()
-        if status.to_payload() != payload:
-            raise Malformed("expected a status in its one byte form, got another for the same content")
+        check_same(status.to_payload(), payload)
         return status
 
     def to_payload(self) -> bytes:
         """The statement in its one byte form."""
         predicate = self._predicate()
-        return strictjson.encode(
-            {
-                "_type": _STATEMENT_TYPE,
-                "predicateType": STATUS_PREDICATE,
-                "subject": [
-                    {
-                        "name": f"status/{self.domain}/{int(self.epoch)}",
-                        "digest": {"sha256": sha256(strictjson.encode(predicate)).hexdigest()},
-                    }
-                ],
-                "predicate": predicate,
-            }
+        name = f"status/{self.domain}/{int(self.epoch)}"
+        return intoto.encode(
+            STATUS_PREDICATE, name, Digest.sha256_of(strictjson.encode(predicate)), predicate
         )
 
     def _predicate(self) -> dict[str, object]:
@@ -181,16 +169,14 @@ class Status:
 
 
 def _revoked(fields: Fields) -> RevokedName:
-    since = _optional(fields, "compromisedSince", 32)
-    certificates = fields.any("certificates")
-    if not isinstance(certificates, list) or not all(isinstance(item, str) for item in certificates):
-        raise Malformed("expected a list of digests as 'certificates' in a status")
     found = RevokedName(
         name=fields.text("name", limit=512),
         at=fields.time("at"),
-        compromised_since=None if since is None else _time(since),
-        is_identity_wide=_flag(fields, "identityWide"),
-        certificates=frozenset(Digest.parse(item) for item in certificates),
+        compromised_since=None if fields.is_null("compromisedSince") else fields.time("compromisedSince"),
+        is_identity_wide=fields.flag("identityWide"),
+        certificates=frozenset(
+            map(Digest.parse, fields.texts("certificates", limit=_MAX_ITEMS, each=_MAX_DIGEST))
+        ),
         reason=fields.text("reason", limit=64),
     )
     fields.done()
@@ -202,7 +188,7 @@ def _aggregate(fields: Fields) -> TaintedAggregate:
         tensors=fields.digest("tensors"),
         run_id=RunId(fields.decimal("runId", bits=64)),
         step=fields.number("step"),
-        is_direct=_flag(fields, "isDirect"),
+        is_direct=fields.flag("isDirect"),
     )
     fields.done()
     return found
@@ -212,25 +198,11 @@ def _model(fields: Fields) -> TaintedModel:
     found = TaintedModel(
         subject=fields.digest("subject"),
         name=fields.text("name", limit=1024),
-        is_direct=_flag(fields, "isDirect"),
+        is_direct=fields.flag("isDirect"),
     )
     fields.done()
     return found
 
 
-def _flag(fields: Fields, name: str) -> bool:
-    value = fields.any(name)
-    if not isinstance(value, bool):
-        raise Malformed(f"expected true or false as {name!r} in a status")
-    return value
-
-
-def _optional(fields: Fields, name: str, limit: int) -> str | None:
-    value = fields.any(name)
-    if value is not None and (not isinstance(value, str) or len(value) > limit):
-        raise Malformed(f"expected text or null as {name!r} in a status")
-    return value
-
-
-def _time(text: str) -> datetime:
-    return Fields({"at": text}, "a status").time("at")
+def _text_or_none(fields: Fields, name: str, *, limit: int) -> str | None:
+    return None if fields.is_null(name) else fields.text(name, limit=limit)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from fltrust import __version__, strictjson
+from fltrust import __version__
 from fltrust.clock import to_rfc3339
 from fltrust.identity import Digest
+from fltrust.updates import intoto
 
 VSA_PREDICATE = "https://slsa.dev/verification_summary/v1"
 VERIFIER = "urn:fltrust:verifier"
-_STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 
 
 def verification_summary(
@@ -49,11 +49,4 @@ def verification_summary(
     }
     if reasons:
         predicate["fltrust"] = {"reasons": list(reasons)}
-    return strictjson.encode(
-        {
-            "_type": _STATEMENT_TYPE,
-            "subject": [{"name": name, "digest": {subject.algorithm: subject.hex}}],
-            "predicateType": VSA_PREDICATE,
-            "predicate": predicate,
-        }
-    )
+    return intoto.encode(VSA_PREDICATE, name, subject, predicate)

@@ -85,15 +85,9 @@ def _origin(model: Path, trust: Path | None, lineage: Path | None) -> Origin:
 
     if trust is None:
         return claimed_origin(model, lineage=lineage)
-    from fltrust.artifacts.judgement import verify_status
     from fltrust.artifacts.recipe import load_trust
 
-    return verified_origin(
-        model,
-        trust=load_trust(trust),
-        read_status=lambda t: None if t.file.status is None else verify_status(t.file.status, trust=t),
-        lineage=lineage,
-    )
+    return verified_origin(model, trust=load_trust(trust), lineage=lineage)
 
 
 def _print(found: Origin, *, as_json: bool) -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fltrust.artifacts.ports import EntryKind
+from fltrust.artifacts.ports import EntryKind, StepOfRun
 from fltrust.cli.options import AsJson, State
 from fltrust.cli.output import print_json, text_of
 from fltrust.errors import Conflict, Malformed, NotFound
 from fltrust.identity import Name, Role
 
 if TYPE_CHECKING:
-    from fltrust.artifacts.ports import StepOfRun
     from fltrust.artifacts.signing import SignedModel
 
 
@@ -120,7 +119,6 @@ def sign(
 def _place(run: str | None, step: int | None) -> StepOfRun | None:
     if run is None or step is None:
         return None
-    from fltrust.artifacts.ports import StepOfRun
     from fltrust.cli.revocation import run_id_from
 
     return StepOfRun(run_id_from(run), step)

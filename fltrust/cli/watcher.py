@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from fltrust.cli.output import print_json, say
+from fltrust.cli.output import print_json, say, shown
 from fltrust.clock import SystemClock
 from fltrust.errors import FltrustError, Malformed, PolicyNotMet, Tampered, Unavailable
 from fltrust.tlog.checkpoint import CheckpointPolicy
@@ -71,7 +71,7 @@ class Watcher:
             print_json(alert.to_json(), lines=True)
         else:
             where = "" if alert.index is None else f" at entry {alert.index}"
-            say(f"ALERT [{alert.kind}]{where}: {alert.message}")
+            say(f"ALERT [{alert.kind}]{where}: {shown(alert.message)}")
         if not self._hook:
             return True
         try:
@@ -96,7 +96,6 @@ class Watcher:
 
 
 def _split(command: str | None) -> list[str]:
-
     try:
         return shlex.split(command or "")
     except ValueError as error:

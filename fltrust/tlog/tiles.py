@@ -7,7 +7,7 @@ tile/entries/<N>[.p/<W>]     the entries whose hashes tile/0/<N> holds
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fltrust.errors import Malformed, NotFound, Oversized
@@ -15,7 +15,6 @@ from fltrust.tlog.merkle import HASH_BYTES, MAX_SIZE, TILE_HEIGHT, TILE_WIDTH
 from fltrust.tlog.ports import MAX_ENTRY, LogStore
 
 CHECKPOINT_PATH = "checkpoint"
-MAX_TILE = TILE_WIDTH * HASH_BYTES
 MAX_BUNDLE = TILE_WIDTH * (2 + MAX_ENTRY)
 """Bytes of a full entry bundle of the longest entries."""
 
@@ -101,16 +100,27 @@ def tiles_of(size: int, *, since: int = 0) -> list[Tile]:
 
     Hash tiles and bundles, level by level from the leaves up. A list: its length is that of the log / 128.
     """
-    found: list[Tile] = []
+    return list(each_tile(size, since=since))
+
+
+def each_tile(size: int, *, since: int = 0) -> Iterator[Tile]:
+    """As `tiles_of`, one by one: of a size that a log says and nobody has seen yet."""
+    for level, indices in _ranges(size, since):
+        for index in indices:
+            yield tile_at(level, index, size=size)
+
+
+def count_tiles(size: int, *, since: int = 0) -> int:
+    """How many `each_tile` gives."""
+    return sum(indices.stop - indices.start for _, indices in _ranges(size, since))
+
+
+def _ranges(size: int, since: int) -> Iterator[tuple[int | None, range]]:
     for level in (None, *range(_MAX_LEVEL + 1)):
         height = TILE_HEIGHT * (level or 0)
         there, before = size >> height, since >> height
         if before < there:
-            found += [
-                tile_at(level, index, size=size)
-                for index in range(before // TILE_WIDTH, -(-there // TILE_WIDTH))
-            ]
-    return found
+            yield level, range(before // TILE_WIDTH, -(-there // TILE_WIDTH))
 
 
 def read_tile(store: LogStore, tile: Tile, *, size: int) -> bytes:

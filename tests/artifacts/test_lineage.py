@@ -10,7 +10,8 @@ import pytest
 from lineage_world import AT, DOMAIN, MAIN, believe, bundles, chain, initial, round_after, sha, wrap
 
 from fltrust.artifacts import lineage as module
-from fltrust.artifacts.lineage import Lineage, lineage_path, read_lineage, verify_lineage, write_lineage
+from fltrust.artifacts.lineage import Lineage, read_lineage, verify_lineage, write_lineage
+from fltrust.artifacts.manifest import sidecar_paths
 from fltrust.artifacts.provenance import BuildType, SealedIn
 from fltrust.errors import EvidenceInvalid, EvidenceMissing, Malformed, Oversized, SignatureInvalid
 from fltrust.identity import Digest, Epoch, Role, RunId, SpiffeId, TrustDomain
@@ -211,8 +212,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_it_lies_beside_a_file_and_inside_a_folder(tmp_path: Path) -> None:
-    assert lineage_path(tmp_path / "m.safetensors") == tmp_path / "m.safetensors.lineage.jsonl"
-    assert lineage_path(tmp_path) == tmp_path / "model.lineage.jsonl"
+    assert sidecar_paths(tmp_path / "m.safetensors").lineage == tmp_path / "m.safetensors.lineage.jsonl"
+    assert sidecar_paths(tmp_path).lineage == tmp_path / "model.lineage.jsonl"
 
 
 def test_a_missing_file_is_missing_evidence(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from fltrust.artifacts import private
 from fltrust.artifacts.frameworks import load_torch_bytes
-from fltrust.artifacts.loading import load_verified_safetensors, read_verified
+from fltrust.artifacts.loading import load_verified_safetensors
 from fltrust.artifacts.manifest import Manifest
 from fltrust.artifacts.measuring import build_manifest
+from fltrust.artifacts.private import read_verified
 from fltrust.errors import ArtifactRefused, Malformed, NotFound, Tampered
 
 

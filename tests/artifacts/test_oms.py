@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from fltrust import strictjson
+from fltrust.artifacts.envelope import MAX_STATEMENT
 from fltrust.artifacts.manifest import FileEntry, Manifest
 from fltrust.artifacts.measuring import build_manifest, verify_files
 from fltrust.artifacts.oms import (
-    MAX_STATEMENT_BYTES,
     PREDICATE_TYPE,
     LineageLink,
     ModelStatement,
@@ -263,7 +263,7 @@ def test_keys_that_stand_twice_are_refused_in_anybody_s_statement(model: Path) -
 
 def test_a_statement_past_the_bound_is_not_parsed() -> None:
     with pytest.raises(Oversized):
-        parse_statement(b" " * (MAX_STATEMENT_BYTES + 1))
+        parse_statement(b" " * (MAX_STATEMENT + 1))
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"\xff", b"[" * 10_000, b'{"_type":1}'])

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from fltrust.artifacts.bundle import SigstoreBundle
-from fltrust.artifacts.lineage import lineage_path, read_lineage, write_lineage
+from fltrust.artifacts.lineage import read_lineage, write_lineage
+from fltrust.artifacts.manifest import sidecar_paths
 from fltrust.artifacts.provenance import Provenance
 from fltrust.artifacts.status import RevokedName, Status, TaintedAggregate
 from fltrust.cli.exits import EXIT_CODES
@@ -81,7 +82,7 @@ def test_verifying_asks_for_a_trust_file(world: SignedWorld) -> None:
 def test_what_is_tainted_is_marked_and_has_an_exit_code_of_its_own(
     world: SignedWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (newest, *_) = read_lineage(lineage_path(world.model))
+    (newest, *_) = read_lineage(sidecar_paths(world.model).lineage)
     head = Provenance.from_payload(SigstoreBundle.parse(newest).envelope.payload)
     world.desk.status = Status(
         domain=DOMAIN,
@@ -120,7 +121,7 @@ def test_a_model_with_other_tensors_is_refused_and_shown_as_such(
 
 
 def test_a_lineage_that_was_cut_or_changed_is_refused(world: SignedWorld) -> None:
-    path = lineage_path(world.model)
+    path = sidecar_paths(world.model).lineage
     lines = list(read_lineage(path))
     write_lineage(path, lines[:-1])
     assert lineage("verify", world) == EXIT_CODES[EvidenceMissing]
@@ -152,7 +153,7 @@ def test_it_draws_a_picture(world: SignedWorld, tmp_path: Path) -> None:
 
 def test_the_lineage_may_lie_elsewhere(world: SignedWorld, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere.jsonl"
-    lineage_path(world.model).rename(moved)
+    sidecar_paths(world.model).lineage.rename(moved)
     assert lineage("verify", world, "--lineage", str(moved)) == 0
 
 

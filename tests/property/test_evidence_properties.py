@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from signed_world import EntryKind, SignedWorld, safetensors
 
-from fltrust.artifacts.bundle import MAX_BODY, MAX_PROOF, MAX_TIMESTAMP, SigstoreBundle
+from fltrust.artifacts.bundle import MAX_TIMESTAMP, SigstoreBundle
 from fltrust.artifacts.envelope import SignedEnvelope
 from fltrust.artifacts.evidence import Trust, VerifiedStatement, verify_bundle
 from fltrust.artifacts.policy import Policy
@@ -24,6 +24,8 @@ from fltrust.artifacts.status import Status
 from fltrust.artifacts.trustfile import TrustFile
 from fltrust.artifacts.trustroot import parse_trusted_root
 from fltrust.errors import FltrustError, Malformed
+from fltrust.tlog.merkle import MAX_PROOF
+from fltrust.tlog.ports import MAX_ENTRY
 
 pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 
@@ -176,7 +178,7 @@ def test_every_list_with_one_thing_twice_is_refused(forge: Forge) -> None:
 def test_what_is_larger_than_its_bound_is_refused(forge: Forge) -> None:
     material = ("verificationMaterial",)
     entry: Path_ = (*material, "tlogEntries", 0)
-    big = base64.b64encode(b"x" * (MAX_BODY + 1)).decode()
+    big = base64.b64encode(b"x" * (MAX_ENTRY + 1)).decode()
     for path, new in (
         ((*material, "certificate", "rawBytes"), base64.b64encode(b"x" * 20_000).decode()),
         ((*entry, "canonicalizedBody"), big),
