@@ -10,14 +10,14 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from digits.task import Net, accuracy, initial_model, load_test
-from fltrust.flower import TrustedStrategy
+from fltrust.flower import TrustedStrategy, save_model
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train for `num-server-rounds`; report the accuracy of each round on data no site has."""
+    """Train for `num-server-rounds`; report the accuracy of each round on data no site has; save the model."""
     config = context.run_config
     strategy = TrustedStrategy(
         FedAvg(
@@ -39,6 +39,8 @@ def main(grid: Grid, context: Context) -> None:
         num_rounds=int(config["num-server-rounds"]),
         evaluate_fn=evaluate,
     )
+    if path := str(config["model"]):
+        save_model(result.arrays, path)
     if report := str(config["report"]):
         rounds = {str(r): dict(m) for r, m in result.evaluate_metrics_serverapp.items()}
         Path(report).write_text(json.dumps(rounds, indent=2))
