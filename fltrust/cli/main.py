@@ -13,7 +13,7 @@ import typer
 
 from fltrust import __version__
 from fltrust.cli.exits import INTERRUPTED, OK, UNEXPECTED, USAGE, exit_code_of
-from fltrust.cli.output import say
+from fltrust.cli.output import say, shown
 from fltrust.errors import FltrustError
 
 _EXTRAS = {
@@ -148,7 +148,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _explain(error: FltrustError) -> None:
-    say(f"error [{error.reason}]: {error.message}")
+    say(f"error [{error.reason}]: {shown(error.message)}")
     if error.hint:
         say(f"  {error.hint}")
 

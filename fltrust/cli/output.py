@@ -6,11 +6,15 @@ Data goes to standard output, everything else to standard error.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from fltrust.clock import to_rfc3339
+
+_OBEYED = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls but the tab, marks that turn the direction of text, and halves of surrogate pairs."""
 
 Row = Mapping[str, object]
 """Cells are text, numbers, aware times, None, and lists and mappings of these."""
@@ -48,7 +52,14 @@ def print_json(value: object, *, lines: bool = False) -> None:
 
 def say(message: str) -> None:
     """Tell a person something, on standard error."""
-    sys.stderr.write(message + "\n")
+    sys.stderr.write(shown(message, keep_lines=True) + "\n")
+
+
+def shown(text: str, *, keep_lines: bool = False) -> str:
+    """Text that may be a stranger's, such as a name in a certificate, without what a terminal obeys."""
+    return _OBEYED.sub(
+        lambda found: found[0] if keep_lines and found[0] == "\n" else _escaped(found[0]), text
+    )
 
 
 def text_of(value: object) -> str:
@@ -58,7 +69,8 @@ def text_of(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     if isinstance(value, str):
-        return "/".join(value.split("/")[3:]) if value.startswith("spiffe://") else value
+        text = shown(value, keep_lines=True)
+        return "/".join(text.split("/")[3:]) if text.startswith("spiffe://") else text
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, Mapping):
@@ -66,6 +78,10 @@ def text_of(value: object) -> str:
     if isinstance(value, Sequence):
         return ", ".join(text_of(v) for v in value)
     raise TypeError(f"no text form for {type(value).__name__}")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _plain(value: object) -> object:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fltrust.cli.output import Row, say, text_of
+from fltrust.cli.output import Row, say, shown, text_of
 
 if TYPE_CHECKING:
     from fltrust.artifacts.policy import Policy
@@ -91,7 +91,7 @@ def fields_of(
 
 
 def explain(error: FltrustError) -> None:
-    say(f"  [{error.reason}]: {error.message}")
+    say(f"  [{error.reason}]: {shown(error.message)}")
     if error.hint:
         say(f"    {error.hint}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fltrust.cli.options import AsJson
-from fltrust.cli.output import print_json, say
+from fltrust.cli.output import print_json, say, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -159,9 +159,9 @@ class _Outcome:
             )
         elif self.verified is not None and (not self.refusals or self.is_advisory):
             for line in lines_of(self.verified):
-                typer.echo(line)
+                typer.echo(shown(line))
         for warning in self.verified.warnings if self.verified is not None else ():
-            say(f"warning: {warning}")
+            say(f"warning: {shown(warning)}")
         if not self.refusals:
             return
         if not self.is_advisory:

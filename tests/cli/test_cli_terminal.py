@@ -1,0 +1,33 @@
+"""What strangers wrote reaches a terminal as text alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from fltrust.cli.output import say, shown, text_of
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://x/\x1b]0;title\x07\x1b[2J", r"https://x/\x1b]0;title\x07\x1b[2J"),
+        ("one\nVerified model", r"one\nVerified model"),
+        ("over\rwritten\x08", r"over\rwritten\x08"),
+        ("\x9b31m", r"\x9b31m"),
+        ("safe\u202efdp.exe", r"safe\u202efdp.exe"),
+        ("half\ud800", r"half\ud800"),
+        ("Universitätsklinikum\tA – ✓", "Universitätsklinikum\tA – ✓"),
+    ],
+)
+def test_controls_are_shown_and_not_obeyed(text: str, expected: str) -> None:
+    assert shown(text) == expected
+
+
+def test_what_is_said_keeps_its_lines_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    say("first\n  second\x1b[31m")
+    assert capsys.readouterr().err == "first\n  second\\x1b[31m\n"
+
+
+def test_a_cell_of_a_table_is_no_command() -> None:
+    assert text_of("site\x1b[8m") == r"site\x1b[8m"
+    assert text_of("spiffe://hospitals.example/participant/site-a") == "participant/site-a"
