@@ -30,6 +30,7 @@ from fltrust.identity import Digest, Role, SpiffeId, TrustDomain
 if TYPE_CHECKING:
     from fltrust.artifacts.lineage import Lineage
 
+_CLOCKS_APART = timedelta(hours=1)
 _OLD_STATUS = timedelta(days=30)
 """Without a bound in the policy, an older status is told as a warning."""
 
@@ -90,6 +91,7 @@ def judge(
     # 11.
     found.hold(know_status)
     found.hold(lambda: _require_fresh(found, policy, at))
+    found.hold(lambda: _require_own_status(found, policy, evidence))
     found.hold(lambda: _require_standing(found.status, evidence))
     # 12.
     found.hold(know_lineage)
@@ -120,6 +122,13 @@ def _require_fresh(found: Judgement, policy: Policy, at: datetime) -> None:
     if found.status is None:
         return
     age = at - found.status.at
+    if policy.max_status_age is not None and age < -_CLOCKS_APART:
+        raise PolicyNotMet(
+            f"expected a status of at most {policy.max_status_age}, it is of {to_rfc3339(found.status.at)}, "
+            f"which is yet to come",
+            reason="status-stale",
+            hint="is the clock right?",
+        )
     if policy.max_status_age is not None and age > policy.max_status_age:
         raise PolicyNotMet(
             f"expected a status of at most {policy.max_status_age}, it is of {to_rfc3339(found.status.at)}",
@@ -128,6 +137,20 @@ def _require_fresh(found: Judgement, policy: Policy, at: datetime) -> None:
         )
     if policy.max_status_age is None and age > _OLD_STATUS:
         found.warnings.append(f"the status is {age.days} days old: later revocations are not known")
+
+
+def _require_own_status(found: Judgement, policy: Policy, signed: VerifiedStatement) -> None:
+    """The status of a trust domain says nothing of signers that another one, or nobody's, vouches for."""
+    if found.status is None or signed.issuer == f"spiffe://{found.status.domain}":
+        return
+    what = f"the status is of {found.status.domain} and says nothing of {signed.signer}"
+    if policy.require_status or policy.max_status_age is not None:
+        raise EvidenceMissing(
+            f"expected the status of the signer's trust domain; {what}",
+            reason="status-missing",
+            hint="verify with the trust file of the signer's federation",
+        )
+    found.warnings.append(f"nothing is known of the signer's revocation: {what}")
 
 
 def verify_status(data: bytes, *, trust: Trust) -> Status:
@@ -257,6 +280,10 @@ def _require_untainted(found: Judgement, statement: ModelStatement, policy: Poli
         tensors.extend(step.provenance.tensors for step in found.lineage.steps)
     taint = found.status.taint_of(tensors, statement.subject)
     if taint is None:
+        if found.status.tainted_aggregates and not tensors:
+            found.warnings.append(
+                "whether it is tainted is not known: the signature names neither tensors nor lineage"
+            )
         return
     what = (
         f"the aggregate of step {taint.step} of run {taint.run_id}"

@@ -2,8 +2,8 @@
 
 The digest of one file is one sequential pass. Signing makes it, since every OMS verifier needs it, and
 beside it those of a safetensors file's tensors, on the other cores. Verifying needs only one of the
-two, since header and tensors cover every byte: large safetensors files are verified by tensors, all
-others as a whole (or by their shards, if they were signed so).
+two, since header and tensors cover every byte: large safetensors files are verified by tensors, small
+ones by both, all others as a whole (or by their shards, if they were signed so).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fltrust.artifacts.walk import SINGLE_FILE, ListedFile, Listing, Opener, cha
 from fltrust.errors import ArtifactRefused, InvalidInput, Malformed, Tampered
 
 BY_TENSORS_FROM_BYTES = 2**23
-"""Safetensors files from here on are verified by their tensors."""
+"""Safetensors files from here on are verified by their tensors alone."""
 SHARD_BYTES = 2**26
 """What ``shards`` are cut into unless told otherwise."""
 
@@ -84,9 +84,9 @@ def verify_files(
     1. Names: what cannot be bound was not signed; no file is missing, none is added, and no empty
        directory where they are signed.
     2. Sizes, where they are signed.
-    3. Large safetensors files, where tensors are signed: the header's digest, then the header itself,
-       which names the signed tensors.
-    4. The digests: of those tensors; of all other files, whole or by shards.
+    3. Safetensors files, where tensors are signed: the header's digest, then the header itself, which
+       names the signed tensors.
+    4. The digests: of those tensors; of small and of all other files, whole or by shards.
     5. Nothing changed meanwhile.
 
     The first step that finds differences names all that it found; later ones are not taken.
@@ -115,7 +115,7 @@ def _verify(listing: Listing, signed: Manifest, *, workers: int | None, progress
         if file.name in headers:
             pieces += _tensors(file, headers[file.name])
             expected += [entry.sha256 for entry in signed.tensors[file.name].tensors.tensors]
-        else:
+        if file.name not in headers or file.size < BY_TENSORS_FROM_BYTES:
             pieces += _whole(file, signed.shard_bytes)
             expected += wanted[file.name].digests
     found = _hash(listing, pieces, workers=workers, progress=progress)  # 5
@@ -223,12 +223,12 @@ def _read_headers(listing: Listing) -> dict[str, _ReadHeader]:
 
 
 def _verified_headers(listing: Listing, signed: Manifest) -> dict[str, Header]:
-    """The headers of the files to verify by tensors, each with the signed digest."""
+    """The headers of the files whose tensors are signed, each with the signed digest."""
     found, wrong = {}, []
     with closing(listing.opener()) as opener:
         for file in listing.files:
             expected = signed.tensors.get(file.name)
-            if expected is None or file.size < BY_TENSORS_FROM_BYTES:
+            if expected is None:
                 continue
             try:
                 head = _read_head(listing, file, opener)

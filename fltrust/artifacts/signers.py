@@ -18,9 +18,11 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from fltrust.errors import CertificateRefused, EvidenceInvalid, UntrustedSigner
+from fltrust.errors import CertificateRefused, EvidenceInvalid, Malformed, UntrustedSigner
+from fltrust.identity import SpiffeId
 from fltrust.keys.verify import is_p256
 from fltrust.pki.codesigning import ISSUER_OID, ISSUER_V2_OID, check_signing_profile
+from fltrust.pki.issuing import domain_of_ca
 from fltrust.pki.leaf import PARSE_ERRORS, read_leaf
 
 OUR_ISSUERS = "spiffe://"
@@ -87,7 +89,9 @@ def require_path(
     at: datetime,
 ) -> x509.Certificate:
     """Return the certificate that issued the signer's, or raise `UntrustedSigner` (``certificate-path``):
-    no path to `anchor` at this time (RFC 5280, section 6)."""
+    no path to `anchor` at this time (RFC 5280, section 6), or for a name of ours to the anchor of another
+    trust domain. A trust file may list several: each vouches for its own names alone."""
+    _require_own_anchor(signer, anchor)
     try:
         verifier = (
             PolicyBuilder()
@@ -106,6 +110,22 @@ def require_path(
             reason="certificate-path",
             hint="is this the trust file of the federation that the model comes from?",
         ) from None
+
+
+def _require_own_anchor(signer: SignerCertificate, anchor: x509.Certificate) -> None:
+    if not signer.is_ours:
+        return
+    domain = SpiffeId.parse(signer.name).domain
+    try:
+        is_own = domain_of_ca(anchor) == domain
+    except Malformed:
+        is_own = False
+    if not is_own:
+        raise UntrustedSigner(
+            f"expected a certificate of {signer.name} by the authority of {domain}, got one by another",
+            reason="certificate-path",
+            hint="is this the trust file of the federation that the model comes from?",
+        )
 
 
 def _require_profile(signer: SignerCertificate) -> None:
