@@ -138,9 +138,11 @@ def _vector(data: bytes, width: int) -> bytes:
 def _load(der: bytes) -> x509.Certificate:
     from cryptography import x509
 
+    from fltrust.pki.leaf import PARSE_ERRORS
+
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError:
+    except PARSE_ERRORS:
         raise Malformed("expected a certificate in DER in the log entry, got something else") from None
 
 

@@ -151,13 +151,15 @@ def _fault(table: Expectation, facts: _Facts) -> str | None:
 def _is_issuer(issuer: x509.Certificate, facts: _Facts) -> bool:
     from cryptography.exceptions import InvalidSignature
 
+    from fltrust.pki.leaf import PARSE_ERRORS
+
     if facts.issuer_key_hash is not None:
         return facts.issuer_key_hash == sha256(_spki_of(issuer)).digest()
     if facts.certificate is None:
         return False
     try:
         facts.certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (InvalidSignature, *PARSE_ERRORS):
         return False
     return True
 

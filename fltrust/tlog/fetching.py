@@ -133,6 +133,10 @@ class HttpClient:
         alarm.daemon = True
         alarm.start()
         try:
+            if not is_kept:
+                self._connection.connect()
+                if expired.is_set():  # while there was no socket yet that could be shut down
+                    raise TimeoutError
             self._connection.request(
                 method, f"{self._prefix}/{path}", body=body, headers={"Accept-Encoding": "gzip, identity"}
             )

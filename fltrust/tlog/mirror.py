@@ -25,7 +25,15 @@ from fltrust.tlog.merkle import (
 )
 from fltrust.tlog.reader import Fetch, TileReader, fetch_tile
 from fltrust.tlog.sequence import EntrySequence
-from fltrust.tlog.tiles import CHECKPOINT_PATH, Tile, decode_bundle, encode_bundle, tile_at, tiles_of
+from fltrust.tlog.tiles import (
+    CHECKPOINT_PATH,
+    Tile,
+    count_tiles,
+    decode_bundle,
+    each_tile,
+    encode_bundle,
+    tile_at,
+)
 
 _PUBLIC = 0o644
 
@@ -96,10 +104,10 @@ def download(
     if old is not None:
         check_extends(old, new, reader)  # 2.
     since = 0 if old is None else old.head.size
-    todo = tiles_of(new.head.size, since=since)
-    for done, tile in enumerate(todo, 1):  # 3.
+    todo = count_tiles(new.head.size, since=since)
+    for done, tile in enumerate(each_tile(new.head.size, since=since), 1):  # 3.
         _keep(folder, tile, reader)
-        progress(done, len(todo))
+        progress(done, todo)
     write_durably(folder / CHECKPOINT_PATH, note, mode=_PUBLIC)  # 4.
     _drop_partial(folder, since, new.head.size)
     return new
