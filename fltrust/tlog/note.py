@@ -14,6 +14,9 @@ from enum import IntEnum
 from hashlib import sha256
 from typing import Self
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from fltrust.errors import Malformed, Oversized, SignatureInvalid
 from fltrust.keys.ed25519 import NoteSigner
 from fltrust.strictbase64 import from_base64, to_base64
@@ -86,9 +89,6 @@ class VerifierKey:
 
     def verify(self, signature: bytes, message: bytes) -> None:
         """Check an Ed25519 signature (RFC 8032) over exactly `message`; raises `SignatureInvalid`."""
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
         try:
             Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
         except (InvalidSignature, ValueError):
