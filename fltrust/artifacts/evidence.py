@@ -206,7 +206,7 @@ def _issuer_at(
 def _require_sct(signer: SignerCertificate, issuer: x509.Certificate, root: TrustedRoot) -> None:
     """Step 7: one embedded timestamp of a certificate log, over this certificate under this issuer."""
     try:
-        verify_embedded_sct(signer.certificate, issuer, [log.as_ct_log() for log in root.ct_logs])
+        verify_embedded_sct(signer.certificate, issuer, root.ct_logs)
     except CertificateRefused as error:
         raise EvidenceInvalid(error.message, reason="sct-invalid") from None
 

@@ -38,7 +38,6 @@ from fltrust import strictjson
 from fltrust.errors import Malformed, Oversized
 from fltrust.keys.verify import PublicKey, is_public_key
 from fltrust.pki.leaf import PARSE_ERRORS
-from fltrust.pki.sct import CtLog
 from fltrust.pki.types import TrustedChain
 from fltrust.strictbase64 import to_base64
 
@@ -88,9 +87,6 @@ class TransparencyLog:
         """Four bytes: what a signature line of a checkpoint names this key by."""
         return (self.checkpoint_key_id or self.log_id)[:4]
 
-    def as_ct_log(self) -> CtLog:
-        return CtLog(self.log_id, self.public_key, self.start, self.end)
-
 
 @dataclass(frozen=True, slots=True)
 class TrustedRoot:
@@ -100,15 +96,6 @@ class TrustedRoot:
     ct_logs: tuple[TransparencyLog, ...]
     tlogs: tuple[TransparencyLog, ...]
     timestamp_authorities: tuple[TrustedChain, ...]
-
-    def roots_at(self, at: datetime) -> tuple[x509.Certificate, ...]:
-        """Anchors of the CAs that are trusted at a time, each once."""
-        return tuple(dict.fromkeys(ca.anchor for ca in self.certificate_authorities if ca.covers(at)))
-
-    def intermediates_at(self, at: datetime) -> tuple[x509.Certificate, ...]:
-        """The certificates between leaf and anchor of the CAs that are trusted at a time, each once."""
-        found = (c for ca in self.certificate_authorities if ca.covers(at) for c in ca.certificates[:-1])
-        return tuple(dict.fromkeys(found))
 
 
 def parse_trusted_root(data: bytes) -> TrustedRoot:

@@ -16,7 +16,7 @@ a signature of zero bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self
@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from fltrust.errors import Refusal
 from fltrust.identity import Role, SpiffeId, TrustDomain
 from fltrust.keys.verify import is_p256
 from fltrust.pki.issuing import Issuer
@@ -41,7 +40,6 @@ from fltrust.pki.sct import (
     sct_extension,
 )
 from fltrust.pki.signing import SignerKey
-from fltrust.pki.verify import verify_path
 
 ISSUER_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 ISSUER_V2_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
@@ -152,7 +150,8 @@ def issue_signer(issuer: Issuer, draft: SigningDraft, *, promise: Promise) -> Is
 def check_signing_profile(leaf: Leaf) -> None:
     """Return only if the leaf is a code-signing certificate of ours; refuse with ``certificate-profile``.
 
-    Everything the profile names must be so exactly, and nothing else may be there.
+    Everything the profile names must be so exactly, and nothing else may be there. Path and time are
+    `fltrust.artifacts.signers`'s to verify, which reads certificates of other Sigstore deployments as well.
     """
     who, extensions = leaf.spiffe_id, leaf.extensions
     claim = issuer_claim(who.domain)
@@ -178,49 +177,6 @@ def check_signing_profile(leaf: Leaf) -> None:
         refuse(f"expected exactly the extensions of a signing certificate for {who}, found others")
     if leaf.not_after - leaf.not_before > MAX_SIGNING_LIFETIME + BACKDATE:
         refuse(f"expected a signing certificate of {who} to live at most {MAX_SIGNING_LIFETIME}")
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedSigner:
-    """A code-signing certificate of ours whose path, time and profile were checked; not its timestamp in
-    the certificate log (`fltrust.pki.sct.verify_embedded_sct`), and not revocation."""
-
-    spiffe_id: SpiffeId
-    public_key: ec.EllipticCurvePublicKey
-    certificate: x509.Certificate
-    issuer: x509.Certificate
-
-
-def verify_signer(
-    leaf: x509.Certificate,
-    *,
-    intermediates: Sequence[x509.Certificate],
-    roots: Sequence[x509.Certificate],
-    at: datetime,
-) -> VerifiedSigner:
-    """Return a code-signing certificate of ours, verified at a time, or raise `CertificateRefused`.
-
-    1. It reads: P-256, ECDSA with SHA-256, one SPIFFE ID.
-    2. Its path leads to one of `roots` at `at` (RFC 5280, section 6), else ``certificate-path``; out of
-       its own validity it is ``certificate-expired`` or ``certificate-not-yet-valid``.
-    3. It keeps to the profile exactly.
-
-    `at` is the time of a verified timestamp: years later, that of signing counts. Certificates of other
-    Sigstore deployments are read by `fltrust.artifacts.signers`.
-    """
-    # 1.
-    read = read_leaf(leaf)
-    # 2.
-    if at > read.not_after:
-        refuse(f"expected {read.spiffe_id} to be valid when it signed", reason=Refusal.CERTIFICATE_EXPIRED)
-    if at < read.not_before:
-        refuse(
-            f"expected {read.spiffe_id} to be valid when it signed", reason=Refusal.CERTIFICATE_NOT_YET_VALID
-        )
-    path = verify_path([leaf, *intermediates], roots=roots, at=at)
-    # 3.
-    check_signing_profile(read)
-    return VerifiedSigner(read.spiffe_id, read.public_key, leaf, path[1])
 
 
 def _build(issuer: Issuer, draft: SigningDraft) -> x509.CertificateBuilder:

@@ -71,19 +71,6 @@ class TrustedLog(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CtLog:
-    """A `TrustedLog` from `start` to `end`."""
-
-    log_id: bytes
-    public_key: PublicKey
-    start: datetime
-    end: datetime | None = None
-
-    def covers(self, at: datetime) -> bool:
-        return self.start <= at and (self.end is None or at <= self.end)
-
-
 def log_id_of(public_key: ec.EllipticCurvePublicKey) -> bytes:
     """The log id of a key: SHA-256 of its SubjectPublicKeyInfo (RFC 6962, 3.2)."""
     return bytes.fromhex(KeyId.of_spki(spki_der(public_key)))

@@ -68,15 +68,6 @@ def test_a_part_covers_its_window_with_both_ends(world: SigstoreWorld) -> None:
     assert TransparencyLog("https://x", log.public_key, log.log_id, start).covers(
         datetime.max.replace(tzinfo=UTC)
     )
-    assert log.as_ct_log().covers(end)
-    assert not log.as_ct_log().covers(end + moment)
-
-
-def test_anchors_and_what_is_between_are_those_of_the_time(world: SigstoreWorld) -> None:
-    root, now = world.trusted_root, world.clock.now()
-    assert root.roots_at(now) == (world.root,)
-    assert root.intermediates_at(now) == (world.issuing,)
-    assert root.roots_at(now + timedelta(days=500)) == root.intermediates_at(now + timedelta(days=500)) == ()
 
 
 def test_old_timestamp_authorities_stay_with_their_windows() -> None:

@@ -14,6 +14,7 @@ from server_world import DOMAIN, ServedWorld, served
 from fltrust.agent.join import join
 from fltrust.agent.session import connect
 from fltrust.agent.state import AgentState, find_state
+from fltrust.artifacts.signers import read_signer, require_path
 from fltrust.artifacts.trustroot import TrustedRoot, trusted_root_from
 from fltrust.client import CoordinatorClient
 from fltrust.clock import SystemClock
@@ -21,7 +22,6 @@ from fltrust.errors import Malformed, PermissionDenied, Revoked
 from fltrust.identity import Name, Role, SpiffeId
 from fltrust.keys import FileSigner, generate
 from fltrust.pki import create_csr
-from fltrust.pki.codesigning import verify_signer
 from fltrust.pki.sct import verify_embedded_sct
 from fltrust.revocation.events import RevocationReason
 from fltrust.revocation.ports import RevocationTarget
@@ -82,13 +82,14 @@ def test_the_certificate_it_gets_to_sign_with_verifies_from_the_trust_file_alone
     with connect(state.folder) as (client, _):
         key, chain = certified(client)
         trust: TrustedRoot = trusted_root_from(json.loads(client.trust_file())["trustedRoot"])
-    leaf, *between = [x509.load_der_x509_certificate(der) for der in chain]
-    now = world.clock.now()
-    found = verify_signer(leaf, intermediates=between, roots=trust.roots_at(now), at=now)
-    assert found.spiffe_id == state.spiffe_id
-    assert found.public_key == key.public_key
-    assert verify_embedded_sct(leaf, found.issuer, trust.ct_logs) <= now
-    assert found.issuer in trust.intermediates_at(now)
+    signer, now = read_signer(chain[0]), world.clock.now()
+    (authority,) = trust.certificate_authorities
+    between = [x509.load_der_x509_certificate(der) for der in chain[1:]]
+    issuer = require_path(signer, anchor=authority.anchor, intermediates=between, at=now)
+    assert signer.name == str(state.spiffe_id)
+    assert signer.public_key == key.public_key
+    assert verify_embedded_sct(signer.certificate, issuer, trust.ct_logs) <= now
+    assert issuer in authority.certificates
 
 
 class Ahead(SystemClock):

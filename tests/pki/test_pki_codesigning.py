@@ -27,7 +27,6 @@ from fltrust.pki.codesigning import (
     SigningDraft,
     check_signing_profile,
     issue_signer,
-    verify_signer,
 )
 from fltrust.pki.leaf import read_leaf
 from fltrust.pki.sct import SignedCertificateTimestamp, embedded_scts, issuer_key_hash, sign_sct
@@ -140,40 +139,8 @@ def test_it_opens_no_connection_and_an_svid_signs_no_model(authority: Any) -> No
         verify_certificate([signing, authority.issuer.certificate], bundle=authority.bundle, at=authority.now)
     assert refused.value.reason == "certificate-profile"
     with pytest.raises(CertificateRefused) as refused:
-        verify(authority, authority.issue(Role.SIGNER)[0])
+        check_signing_profile(read_leaf(authority.issue(Role.SIGNER)[0]))
     assert refused.value.reason == "certificate-profile"
-
-
-def verify(authority: Any, leaf: x509.Certificate, **more: Any) -> Any:
-    return verify_signer(
-        leaf,
-        **{
-            "intermediates": [authority.issuer.certificate],
-            "roots": [authority.root],
-            "at": authority.now,
-            **more,
-        },
-    )
-
-
-def test_a_signer_is_verified_at_the_time_of_signing(
-    authority: Any, new_authority: Callable[..., Any]
-) -> None:
-    leaf = issue(authority).certificate
-    found = verify(authority, leaf)
-    assert found.spiffe_id == authority.id(Role.SIGNER, "release")
-    assert found.issuer == authority.issuer.certificate
-    assert found.public_key == KEY.public_key
-    for more, reason in (
-        ({"at": leaf.not_valid_after_utc + timedelta(seconds=1)}, "certificate-expired"),
-        ({"at": leaf.not_valid_before_utc - timedelta(seconds=1)}, "certificate-not-yet-valid"),
-        ({"roots": [new_authority().root]}, "certificate-path"),
-        ({"roots": []}, "certificate-path"),
-        ({"intermediates": []}, "certificate-path"),
-    ):
-        with pytest.raises(CertificateRefused) as refused:
-            verify(authority, leaf, **more)
-        assert refused.value.reason == reason
 
 
 CHANGES: dict[str, dict[Any, Any]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,12 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.certificate_transparency import LogEntryType
 
+from fltrust.artifacts.trustroot import TransparencyLog
 from fltrust.errors import CertificateRefused, FltrustError, Malformed, Oversized
 from fltrust.identity import Role
 from fltrust.keys import FileSigner, generate, verify_signature
 from fltrust.pki.codesigning import SigningDraft, issue_signer
 from fltrust.pki.sct import (
-    CtLog,
     SignedCertificateTimestamp,
     embedded_scts,
     issuer_key_hash,
@@ -35,8 +36,10 @@ from fltrust.pki.sct import (
 CT = generate()
 
 
-def log(key: FileSigner = CT, *, at: datetime, end: datetime | None = None) -> CtLog:
-    return CtLog(log_id_of(key.public_key), key.public_key, at - timedelta(days=1), end)
+def log(key: FileSigner = CT, *, at: datetime, end: datetime | None = None) -> TransparencyLog:
+    return TransparencyLog(
+        "https://ct.example", key.public_key, log_id_of(key.public_key), at - timedelta(days=1), end
+    )
 
 
 def certify(authority: Any, *, promise: Any = None, name: str = "release") -> x509.Certificate:
@@ -78,7 +81,7 @@ def test_the_time_is_cut_to_milliseconds() -> None:
     assert milliseconds(datetime(1970, 1, 1, 0, 0, 1, 999_999, tzinfo=UTC)) == 1_999
 
 
-def refusal(leaf: x509.Certificate, issuer: x509.Certificate, logs: list[CtLog]) -> str:
+def refusal(leaf: x509.Certificate, issuer: x509.Certificate, logs: list[TransparencyLog]) -> str:
     with pytest.raises(CertificateRefused) as refused:
         verify_embedded_sct(leaf, issuer, logs)
     return refused.value.reason
@@ -97,7 +100,7 @@ def test_another_issuer_or_another_key_under_the_logs_id_is_refused(
 ) -> None:
     leaf, other = certify(authority), generate()
     assert refusal(leaf, new_authority().issuer.certificate, [log(at=authority.now)]) == "signature-invalid"
-    posing = CtLog(log_id_of(CT.public_key), other.public_key, authority.now - timedelta(days=1))
+    posing = replace(log(at=authority.now), public_key=other.public_key)
     assert refusal(leaf, authority.issuer.certificate, [posing]) == "signature-invalid"
 
 
@@ -131,7 +134,7 @@ def test_a_log_with_an_rsa_key_is_known_too(authority: Any) -> None:
         signature = key.sign(data, padding.PKCS1v15(), hashes.SHA256())
         return SignedCertificateTimestamp(log_id, at_ms, signature, algorithm=algorithm)
 
-    logs = [CtLog(log_id, key.public_key(), authority.now)]
+    logs = [TransparencyLog("https://ct.example", key.public_key(), log_id, authority.now)]
     leaf = certify(authority, promise=promise)
     assert verify_embedded_sct(leaf, authority.issuer.certificate, logs) == authority.now
     posing = certify(authority, promise=lambda key_hash, tbs: promise(key_hash, tbs, b"\x04\x03"))

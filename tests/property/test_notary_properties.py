@@ -7,23 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fltrust.artifacts.trustroot import build_trusted_root, parse_trusted_root
+from fltrust.artifacts.signers import read_signer, require_path
+from fltrust.artifacts.trustroot import TransparencyLog, build_trusted_root, parse_trusted_root
 from fltrust.coordinator.notary import scratch_notary
-from fltrust.errors import CertificateRefused, EvidenceInvalid, InvalidInput
+from fltrust.errors import EvidenceInvalid, InvalidInput, Refused
 from fltrust.identity import Role, SpiffeId, TrustDomain
 from fltrust.keys import generate
 from fltrust.pki import Issuer, create_issuing, create_root, make_bundle
 from fltrust.pki import rfc3161 as tsp
-from fltrust.pki.codesigning import SigningDraft, issue_signer, verify_signer
-from fltrust.pki.leaf import PARSE_ERRORS
+from fltrust.pki.codesigning import SigningDraft, issue_signer
 from fltrust.pki.sct import (
-    CtLog,
     SignedCertificateTimestamp,
     log_id_of,
     parse_sct_list,
@@ -53,7 +51,9 @@ ISSUER = Issuer(certificate=ISSUING, signer=ISSUING_SIGNER)
 NOTARY = scratch_notary(ISSUER, clock=Stopped())
 TRUST = NOTARY.trusted_root(make_bundle(DOMAIN, [ROOT]))
 TRUST_JSON = build_trusted_root(TRUST)
-LOGS = [CtLog(log_id_of(CT.public_key), CT.public_key, NOW - timedelta(days=1))]
+LOGS = [
+    TransparencyLog("https://ct.example", CT.public_key, log_id_of(CT.public_key), NOW - timedelta(days=1))
+]
 LEAF = issue_signer(
     ISSUER,
     SigningDraft.of(SpiffeId.of(DOMAIN, Role.SIGNER, "release"), KEY.public_key, now=NOW),
@@ -113,9 +113,9 @@ def test_a_timestamp_with_a_changed_byte_is_refused(index: int, change: int) -> 
 
 
 def verify(der: bytes) -> None:
-    leaf = x509.load_der_x509_certificate(der)
-    found = verify_signer(leaf, intermediates=[ISSUING], roots=[ROOT], at=NOW)
-    verify_embedded_sct(leaf, found.issuer, LOGS)
+    signer = read_signer(der)
+    issuer = require_path(signer, anchor=ROOT, intermediates=[ISSUING], at=NOW)
+    verify_embedded_sct(signer.certificate, issuer, LOGS)
 
 
 def test_the_certificate_that_is_changed_below_is_good() -> None:
@@ -128,7 +128,7 @@ def test_the_certificate_that_is_changed_below_is_good() -> None:
 def test_a_signing_certificate_with_a_changed_byte_is_refused(index: int, change: int) -> None:
     changed = bytearray(LEAF)
     changed[index] ^= change
-    with pytest.raises((CertificateRefused, *PARSE_ERRORS)):
+    with pytest.raises(Refused):
         verify(bytes(changed))
 
 
