@@ -44,7 +44,7 @@ def test_tiles_are_given_one_by_one_and_counted_without_being_made() -> None:
 
 def test_a_log_that_claims_all_the_entries_there_can_be_costs_no_memory(tmp_path: Path) -> None:
     key = NoteKey("hospitals.example/log", generate_note_key())
-    note = sign_checkpoint(TreeHead(2**62, b"\x01" * 32), key)
+    note = sign_checkpoint(TreeHead(2**55, b"\x01" * 32), key)
 
     def fetch(path: str) -> bytes:
         if path == "checkpoint":
