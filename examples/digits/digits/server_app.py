@@ -17,7 +17,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train for `num-server-rounds`; report the accuracy of each round on data no site has; save the model."""
+    """Train for `num-server-rounds`; report each round's accuracy on data no site has; save the model."""
     config = context.run_config
     strategy = TrustedStrategy(
         FedAvg(
