@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+MAX_MILLISECONDS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999, which is as far as `datetime` goes."""
+
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -41,3 +46,13 @@ def from_rfc3339(text: str) -> datetime:
     if len(text) > 32 or not text.endswith("Z"):
         raise ValueError("expected an RFC 3339 time in UTC ending in 'Z'")
     return datetime.fromisoformat(text[:-1] + "+00:00")
+
+
+def to_milliseconds(at: datetime) -> int:
+    """Milliseconds since 1970, cut: never later than `at`. What an SCT states (RFC 6962, 3.2)."""
+    return (at - _UNIX_EPOCH) // timedelta(milliseconds=1)
+
+
+def from_milliseconds(count: int) -> datetime:
+    """The time that `to_milliseconds` counts to; of at most `MAX_MILLISECONDS`."""
+    return _UNIX_EPOCH + timedelta(milliseconds=count)

@@ -15,7 +15,7 @@ import hmac
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, Protocol
 
 from cryptography import x509
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
 
+from fltrust.clock import MAX_MILLISECONDS, from_milliseconds, to_milliseconds
 from fltrust.errors import CertificateRefused, Malformed, Oversized, Refusal, SignatureInvalid
 from fltrust.identity import KeyId
 from fltrust.keys.openssh import spki_der
@@ -32,7 +33,6 @@ from fltrust.keys.verify import PublicKey, verify_with
 from fltrust.pki.leaf import PARSE_ERRORS, refuse
 
 SCT_LIST_OID: Final = ExtensionOID.PRECERT_SIGNED_CERTIFICATE_TIMESTAMPS
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_TBS = 2**24 - 1
 _MAX_LIST = 8 * 1024
 _MAX_TIMESTAMPS = 8
@@ -54,7 +54,7 @@ class SignedCertificateTimestamp:
 
     @property
     def at(self) -> datetime:
-        return _EPOCH + timedelta(milliseconds=self.timestamp_ms)
+        return from_milliseconds(self.timestamp_ms)
 
 
 class TrustedLog(Protocol):
@@ -82,11 +82,6 @@ def issuer_key_hash(issuer: x509.Certificate) -> bytes:
     return bytes.fromhex(KeyId.of_spki(spki))
 
 
-def milliseconds(at: datetime) -> int:
-    """Milliseconds since 1970, cut, not rounded: never later than `at`."""
-    return (at - _EPOCH) // timedelta(milliseconds=1)
-
-
 def signed_data(*, key_hash: bytes, tbs: bytes, timestamp_ms: int, extensions: bytes = b"") -> bytes:
     """The bytes that the log signs for a precertificate (RFC 6962, 3.2: ``digitally-signed``)."""
     if len(key_hash) != 32:
@@ -109,7 +104,7 @@ def signed_data(*, key_hash: bytes, tbs: bytes, timestamp_ms: int, extensions: b
 
 def sign_sct(signer: Signer, *, key_hash: bytes, tbs: bytes, at: datetime) -> SignedCertificateTimestamp:
     """Promise, with the log's key, that this precertificate is in the log as of `at` (milliseconds)."""
-    timestamp_ms = milliseconds(at)
+    timestamp_ms = to_milliseconds(at)
     signature = signer.sign(signed_data(key_hash=key_hash, tbs=tbs, timestamp_ms=timestamp_ms))
     return SignedCertificateTimestamp(log_id_of(signer.public_key), timestamp_ms, signature)
 
@@ -235,7 +230,7 @@ def _parse(data: bytes) -> SignedCertificateTimestamp:
     if len(data) < 43 or data[0] != 0:
         raise Malformed("expected a certificate timestamp of version 1, found another")
     log_id, timestamp_ms = data[1:33], int.from_bytes(data[33:41], "big")
-    if timestamp_ms >= 253_402_300_800_000:  # the year 10000, past what a datetime can say
+    if timestamp_ms > MAX_MILLISECONDS:
         raise Malformed("expected a certificate timestamp before the year 10000")
     extensions, rest = _take(data[41:])
     algorithm, rest = rest[:2], rest[2:]

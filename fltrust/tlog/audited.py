@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+
+from cryptography import x509
 
 from fltrust import strictjson
 from fltrust.clock import to_rfc3339
@@ -23,9 +24,6 @@ from fltrust.tlog.entries import (
     TrustEventEntry,
 )
 from fltrust.tlog.ports import MAX_ENTRY
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 MAX_LISTED = 8
 """Of what an entry lists, so many are named; of the rest it is said how many there are."""
@@ -88,8 +86,6 @@ def _event(entry: TrustEventEntry) -> Words:
 
 
 def _certificate(certificate: x509.Certificate, **more: object) -> Words:
-    from cryptography import x509
-
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:  # a timestamp authority's
@@ -109,8 +105,6 @@ def _certificate(certificate: x509.Certificate, **more: object) -> Words:
 
 def _statement(entry: StatementBody) -> Words:
     """A countersigned statement: only its digest stands in the log, and who signed it."""
-    from cryptography import x509
-
     spec = strictjson.Fields(strictjson.decode_any(entry.data, limit=MAX_ENTRY, what="an entry"), "an entry")
     body = spec.object("spec")
     if entry.kind == "dsse":

@@ -14,23 +14,23 @@ struct {
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import Annotated
 
+from cryptography import x509
+from cryptography.hazmat import asn1
+
+from fltrust.clock import MAX_MILLISECONDS, from_milliseconds
 from fltrust.errors import Malformed, Oversized
 from fltrust.identity import Digest
+from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.tlog.ports import MAX_ENTRY
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 LEAF_PREFIX = b"\x00\x00"
 """version and leaf_type; JSON never starts so."""
 
 _X509, _PRECERT = 0, 1
-_START = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_MILLISECONDS = 253_402_300_799_999  # the last of the year 9999, which is as far as `datetime` goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class CertificateLeaf:
 
     @property
     def at(self) -> datetime:
-        return _time(self.timestamp_ms)
+        return from_milliseconds(self.timestamp_ms)
 
     @property
     def fingerprint(self) -> Digest:
@@ -69,7 +69,7 @@ class PrecertificateLeaf:
 
     @property
     def at(self) -> datetime:
-        return _time(self.timestamp_ms)
+        return from_milliseconds(self.timestamp_ms)
 
     def read(self) -> x509.Certificate:
         """The TBSCertificate as a certificate whose signature is empty, for reading its fields alone."""
@@ -94,7 +94,7 @@ def parse_leaf(data: bytes) -> CertificateLeaf | PrecertificateLeaf:
     if cursor.take(2) != LEAF_PREFIX:
         raise Malformed("expected a timestamped entry of version 1 (RFC 6962, 3.4), got another")
     timestamp, entry_type = cursor.number(8), cursor.number(2)
-    if timestamp > _MAX_MILLISECONDS:
+    if timestamp > MAX_MILLISECONDS:
         raise Malformed(f"expected a timestamp in milliseconds up to the year 9999, got {timestamp}")
     if entry_type not in (_X509, _PRECERT):
         raise Malformed(f"expected an x509_entry (0) or a precert_entry (1), got type {entry_type}")
@@ -110,17 +110,8 @@ def parse_leaf(data: bytes) -> CertificateLeaf | PrecertificateLeaf:
     return leaf
 
 
-def to_milliseconds(at: datetime) -> int:
-    """Whole milliseconds since 1970: the time of an SCT."""
-    return (at - _START) // timedelta(milliseconds=1)
-
-
-def _time(milliseconds: int) -> datetime:
-    return _START + timedelta(milliseconds=milliseconds)
-
-
 def _frame(timestamp_ms: int, entry_type: int, body: bytes, extensions: bytes) -> bytes:
-    if not 0 <= timestamp_ms <= _MAX_MILLISECONDS:
+    if not 0 <= timestamp_ms <= MAX_MILLISECONDS:
         raise Malformed(f"expected a timestamp in milliseconds up to the year 9999, got {timestamp_ms}")
     head = LEAF_PREFIX + timestamp_ms.to_bytes(8, "big") + entry_type.to_bytes(2, "big")
     data = head + body + _vector(extensions, 2)
@@ -136,22 +127,41 @@ def _vector(data: bytes, width: int) -> bytes:
 
 
 def _load(der: bytes) -> x509.Certificate:
-    from cryptography import x509
-
-    from fltrust.pki.leaf import PARSE_ERRORS
-
     try:
         return x509.load_der_x509_certificate(der)
     except PARSE_ERRORS:
         raise Malformed("expected a certificate in DER in the log entry, got something else") from None
 
 
-def _unsigned(tbs: bytes) -> bytes:
-    """Put a TBSCertificate into the frame of a certificate, so that the X.509 parser takes it."""
-    from fltrust.tlog.bare import frame
+@asn1.sequence
+class _TbsCertificate:
+    """RFC 5280, 4.1, version 3 without unique identifiers; the fields are not looked into here."""
 
+    version: Annotated[int, asn1.Explicit(0)]
+    serial: int
+    signature: asn1.TLV
+    issuer: asn1.TLV
+    validity: asn1.TLV
+    subject: asn1.TLV
+    public_key: asn1.TLV
+    extensions: Annotated[asn1.TLV, asn1.Explicit(3)]
+
+
+@asn1.sequence
+class _Certificate:
+    tbs: asn1.TLV
+    algorithm: asn1.TLV
+    signature: asn1.BitString
+
+
+def _unsigned(tbs: bytes) -> bytes:
+    """A certificate of a TBSCertificate with an empty signature, so that the X.509 parser takes it."""
     try:
-        return frame(tbs)
+        parsed = asn1.decode_der(_TbsCertificate, tbs)
+        whole = _Certificate(
+            tbs=asn1.decode_der(asn1.TLV, tbs), algorithm=parsed.signature, signature=asn1.BitString(b"", 0)
+        )
+        return asn1.encode_der(whole)
     except ValueError:
         raise Malformed("expected a TBSCertificate in DER in the log entry, got something else") from None
 

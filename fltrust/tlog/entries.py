@@ -16,6 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from fltrust import strictjson
+from fltrust.clock import to_milliseconds
 from fltrust.errors import Malformed, Oversized
 from fltrust.strictjson import Fields
 from fltrust.tlog.acts import (
@@ -33,7 +34,6 @@ from fltrust.tlog.ctleaf import (
     CertificateLeaf,
     PrecertificateLeaf,
     parse_leaf,
-    to_milliseconds,
 )
 from fltrust.tlog.ports import MAX_ENTRY, NewEntry
 from fltrust.tlog.stated import PublicName

@@ -23,15 +23,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded
 from fltrust.identity import Digest, KeyId, Role, SpiffeId
+from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.tlog.entries import CertificateLeaf, ParticipantCertificate, PrecertificateLeaf
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 LoggedCertificate = CertificateLeaf | PrecertificateLeaf | ParticipantCertificate
 
@@ -149,10 +150,6 @@ def _fault(table: Expectation, facts: _Facts) -> str | None:
 
 
 def _is_issuer(issuer: x509.Certificate, facts: _Facts) -> bool:
-    from cryptography.exceptions import InvalidSignature
-
-    from fltrust.pki.leaf import PARSE_ERRORS
-
     if facts.issuer_key_hash is not None:
         return facts.issuer_key_hash == sha256(_spki_of(issuer)).digest()
     if facts.certificate is None:
@@ -166,10 +163,6 @@ def _is_issuer(issuer: x509.Certificate, facts: _Facts) -> bool:
 
 def _name_of(certificate: x509.Certificate) -> str:
     """Its SPIFFE ID; of a certificate that has no URI at all (a timestamp authority's), its subject."""
-    from cryptography import x509
-
-    from fltrust.pki.leaf import PARSE_ERRORS
-
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
@@ -188,10 +181,6 @@ def _name_of(certificate: x509.Certificate) -> str:
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
-    from cryptography import x509
-
-    from fltrust.pki.leaf import PARSE_ERRORS
-
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
@@ -201,14 +190,8 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _spki_of(certificate: x509.Certificate) -> bytes:
-    from cryptography.hazmat.primitives import serialization
-
-    from fltrust.pki.leaf import PARSE_ERRORS
-
     try:
-        return certificate.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except PARSE_ERRORS:
         raise Malformed("a certificate whose key cannot be read") from None
 
@@ -254,8 +237,6 @@ def _texts(item: Mapping[str, object], key: str, where: str) -> Sequence[str] | 
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:
-    from cryptography import x509
-
     try:
         return x509.load_pem_x509_certificates(read_bounded(path, limit=_MAX_FILE))
     except ValueError:

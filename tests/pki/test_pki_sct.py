@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.certificate_transparency import LogEntryType
 
 from fltrust.artifacts.trustroot import TransparencyLog
+from fltrust.clock import to_milliseconds
 from fltrust.errors import CertificateRefused, FltrustError, Malformed, Oversized
 from fltrust.identity import Role
 from fltrust.keys import FileSigner, generate, verify_signature
@@ -25,7 +26,6 @@ from fltrust.pki.sct import (
     embedded_scts,
     issuer_key_hash,
     log_id_of,
-    milliseconds,
     parse_sct_list,
     sct_extension,
     sign_sct,
@@ -66,7 +66,7 @@ def test_cryptography_reads_the_timestamp_that_we_embedded(authority: Any) -> No
     digest = hashes.Hash(hashes.SHA256())
     digest.update(spki)
     tbs = leaf.tbs_precertificate_bytes
-    data = struct.pack(">BBQH", 0, 0, milliseconds(authority.now), 1) + digest.finalize()
+    data = struct.pack(">BBQH", 0, 0, to_milliseconds(authority.now), 1) + digest.finalize()
     data += len(tbs).to_bytes(3, "big") + tbs + b"\x00\x00"
     verify_signature(CT.public_key, timestamp.signature, data)
 
@@ -78,7 +78,7 @@ def test_a_verified_timestamp_gives_its_time(authority: Any) -> None:
 
 
 def test_the_time_is_cut_to_milliseconds() -> None:
-    assert milliseconds(datetime(1970, 1, 1, 0, 0, 1, 999_999, tzinfo=UTC)) == 1_999
+    assert to_milliseconds(datetime(1970, 1, 1, 0, 0, 1, 999_999, tzinfo=UTC)) == 1_999
 
 
 def refusal(leaf: x509.Certificate, issuer: x509.Certificate, logs: list[TransparencyLog]) -> str:
@@ -127,7 +127,7 @@ def test_a_log_with_an_rsa_key_is_known_too(authority: Any) -> None:
     """Of old Sigstore deployments; such a timestamp says RSA, and one that says ECDSA is refused."""
     key = rsa.generate_private_key(65537, 2048)
     log_id = b"\x07" * 32
-    at_ms = milliseconds(authority.now)
+    at_ms = to_milliseconds(authority.now)
 
     def promise(key_hash: bytes, tbs: bytes, algorithm: bytes = b"\x04\x01") -> SignedCertificateTimestamp:
         data = signed_data(key_hash=key_hash, tbs=tbs, timestamp_ms=at_ms)
