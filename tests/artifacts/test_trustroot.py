@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sigstore_world import SetClock, SigstoreWorld
 
 from fltrust.artifacts.trustroot import (
     MEDIA_TYPE,
@@ -23,16 +22,18 @@ from fltrust.artifacts.trustroot import (
 )
 from fltrust.clock import SystemClock
 from fltrust.errors import Malformed, Oversized
+from fltrust.testing import FakeClock
+from fltrust.testing.desk import ScratchDesk
 from fltrust.tlog.note import KeyType, VerifierKey
 
 
 @pytest.fixture(scope="module")
-def world() -> SigstoreWorld:
-    return SigstoreWorld()
+def desk() -> ScratchDesk:
+    return ScratchDesk(clock=SystemClock())
 
 
-def as_json(world: SigstoreWorld) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(world.trusted_root_json)
+def as_json(desk: ScratchDesk) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(build_trusted_root(desk.trusted_root))
     return found
 
 
@@ -40,19 +41,19 @@ def parse(value: object) -> TrustedRoot:
     return parse_trusted_root(json.dumps(value).encode())
 
 
-def test_what_is_written_is_read_back(world: SigstoreWorld) -> None:
-    assert parse_trusted_root(world.trusted_root_json) == world.trusted_root
-    assert build_trusted_root(world.trusted_root) == world.trusted_root_json
+def test_what_is_written_is_read_back(desk: ScratchDesk) -> None:
+    assert parse_trusted_root(build_trusted_root(desk.trusted_root)) == desk.trusted_root
+    assert build_trusted_root(desk.trusted_root) == build_trusted_root(desk.trusted_root)
 
 
-def test_a_log_of_signed_notes_is_named_as_its_signature_lines_are(world: SigstoreWorld) -> None:
+def test_a_log_of_signed_notes_is_named_as_its_signature_lines_are(desk: ScratchDesk) -> None:
     """The trap between clients: sigstore-python and sigstore-js look for the note's four bytes in the id."""
-    notes, promises = world.trusted_root.tlogs
-    key = VerifierKey("hospitals.example/log", KeyType.ED25519, world.notary.note.public_key_raw)
+    notes, promises = desk.trusted_root.tlogs
+    key = VerifierKey("hospitals.example/log", KeyType.ED25519, desk.notary.note.public_key_raw)
     assert notes.log_id == key.full_id
     assert notes.note_key_id == key.key_id
     assert notes.base_url == "https://hospitals.example/log"
-    assert promises.log_id == world.trusted_root.ct_logs[0].log_id == world.notary.ct_log_id
+    assert promises.log_id == desk.trusted_root.ct_logs[0].log_id == desk.notary.ct_log_id
     key_of_checkpoints = b"\x01\x02\x03\x04" + b"\x00" * 28
     named = TransparencyLog(
         "https://x", notes.public_key, b"\x09" * 32, notes.start, None, key_of_checkpoints
@@ -60,9 +61,9 @@ def test_a_log_of_signed_notes_is_named_as_its_signature_lines_are(world: Sigsto
     assert named.note_key_id == b"\x01\x02\x03\x04"
 
 
-def test_a_part_covers_its_window_with_both_ends(world: SigstoreWorld) -> None:
+def test_a_part_covers_its_window_with_both_ends(desk: ScratchDesk) -> None:
     start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
-    log = TransparencyLog("https://x", world.notary.ct.public_key, b"\x00" * 32, start, end)
+    log = TransparencyLog("https://x", desk.notary.ct.public_key, b"\x00" * 32, start, end)
     moment = timedelta(microseconds=1)
     assert [log.covers(at) for at in (start - moment, start, end, end + moment)] == [False, True, True, False]
     assert TransparencyLog("https://x", log.public_key, log.log_id, start).covers(
@@ -71,16 +72,16 @@ def test_a_part_covers_its_window_with_both_ends(world: SigstoreWorld) -> None:
 
 
 def test_old_timestamp_authorities_stay_with_their_windows() -> None:
-    clock = SetClock(SystemClock().now())
-    world = SigstoreWorld(clock=clock)
-    before = world.notary.timestamps.certificate
-    clock.at += timedelta(days=61)
-    assert world.notary.timestamps.certificate != before
-    first, second = world.trusted_root.timestamp_authorities
+    clock = FakeClock()
+    desk = ScratchDesk(clock=clock)
+    before = desk.notary.timestamps.certificate
+    clock.advance(timedelta(days=61))
+    assert desk.notary.timestamps.certificate != before
+    first, second = desk.trusted_root.timestamp_authorities
     assert first.certificates[0] == before
     assert first.end is not None
     assert second.start < first.end  # they overlap
-    assert parse_trusted_root(world.trusted_root_json) == world.trusted_root
+    assert parse_trusted_root(build_trusted_root(desk.trusted_root)) == desk.trusted_root
 
 
 @pytest.mark.parametrize("instance", ["tuf-repo-cdn.sigstore.dev", "tuf-repo-cdn.sigstage.dev"])
@@ -98,9 +99,9 @@ def test_the_public_instances_roots_are_read(instance: str) -> None:
     assert parse_trusted_root(build_trusted_root(root)) == root
 
 
-def test_protobufs_freedoms_are_granted(world: SigstoreWorld) -> None:
+def test_protobufs_freedoms_are_granted(desk: ScratchDesk) -> None:
     """Unknown and null fields, a missing window, the other base64, another offset, the newer version."""
-    value = as_json(world)
+    value = as_json(desk)
     value["somethingNew"] = {"a": [1, 2]}
     value["mediaType"] = "application/vnd.dev.sigstore.trustedroot.v0.2+json"
     value["ctlogs"] = None
@@ -120,18 +121,16 @@ def test_protobufs_freedoms_are_granted(world: SigstoreWorld) -> None:
 
 
 @pytest.mark.parametrize("details", ["PKIX_ML_DSA_65", "PKIX_ECDSA_P384_SHA_384", "PKIX_RSA_PSS_2048_SHA256"])
-def test_a_log_whose_key_is_not_known_or_not_as_stated_is_left_out(
-    world: SigstoreWorld, details: str
-) -> None:
-    value = as_json(world)
+def test_a_log_whose_key_is_not_known_or_not_as_stated_is_left_out(desk: ScratchDesk, details: str) -> None:
+    value = as_json(desk)
     value["tlogs"][0]["publicKey"]["keyDetails"] = details
-    assert parse(value).tlogs == world.trusted_root.tlogs[1:]
+    assert parse(value).tlogs == desk.trusted_root.tlogs[1:]
 
 
-def test_a_log_with_another_hash_is_left_out(world: SigstoreWorld) -> None:
-    value = as_json(world)
+def test_a_log_with_another_hash_is_left_out(desk: ScratchDesk) -> None:
+    value = as_json(desk)
     value["tlogs"][1]["hashAlgorithm"] = "SHA3_256"
-    assert parse(value).tlogs == world.trusted_root.tlogs[:1]
+    assert parse(value).tlogs == desk.trusted_root.tlogs[:1]
 
 
 def changed(path: tuple[str | int, ...], value: object) -> Callable[[dict[str, Any]], None]:
@@ -170,15 +169,15 @@ WRONG = {
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
-def test_what_cannot_be_read_is_malformed(world: SigstoreWorld, change: Any) -> None:
-    value = as_json(world)
+def test_what_cannot_be_read_is_malformed(desk: ScratchDesk, change: Any) -> None:
+    value = as_json(desk)
     change(value)
     with pytest.raises(Malformed):
         parse(value)
 
 
-def test_a_field_that_stands_twice_is_malformed(world: SigstoreWorld) -> None:
-    data = world.trusted_root_json
+def test_a_field_that_stands_twice_is_malformed(desk: ScratchDesk) -> None:
+    data = build_trusted_root(desk.trusted_root)
     assert data.startswith(b"{")
     with pytest.raises(Malformed):
         parse_trusted_root(b'{"tlogs":[],' + data[1:])
@@ -187,18 +186,18 @@ def test_a_field_that_stands_twice_is_malformed(world: SigstoreWorld) -> None:
             parse_trusted_root(bad)
 
 
-def test_sizes_are_bounded_before_anything_is_parsed(world: SigstoreWorld) -> None:
+def test_sizes_are_bounded_before_anything_is_parsed(desk: ScratchDesk) -> None:
     with pytest.raises(Oversized):
         parse_trusted_root(b" " * (4 * 2**20 + 1))
-    value = as_json(world)
+    value = as_json(desk)
     value["tlogs"] = value["tlogs"] * 200
     with pytest.raises(Oversized):
         parse(value)
-    value = as_json(world)
+    value = as_json(desk)
     value["certificateAuthorities"][0]["certChain"]["certificates"] *= 9
     with pytest.raises(Oversized):
         parse(value)
-    value = as_json(world)
+    value = as_json(desk)
     value["tlogs"][0]["publicKey"]["rawBytes"] = base64.b64encode(b"\x00" * 20_000).decode()
     with pytest.raises(Oversized):
         parse(value)
@@ -206,7 +205,7 @@ def test_sizes_are_bounded_before_anything_is_parsed(world: SigstoreWorld) -> No
 
 def test_keys_of_every_kind_are_written_as_they_are_read() -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
-    world = SigstoreWorld()
+    desk = ScratchDesk()
     keys = [
         ec.generate_private_key(ec.SECP256R1()),
         ec.generate_private_key(ec.SECP384R1()),
@@ -218,7 +217,7 @@ def test_keys_of_every_kind_are_written_as_they_are_read() -> None:
         TransparencyLog(f"https://log{i}.example", key.public_key(), bytes([i]) * 32, start)
         for i, key in enumerate(keys)
     )
-    root = TrustedRoot(world.trusted_root.certificate_authorities, (), logs, ())
+    root = TrustedRoot(desk.trusted_root.certificate_authorities, (), logs, ())
     found = parse_trusted_root(build_trusted_root(root)).tlogs
     spki = [
         [log.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for log in several]
