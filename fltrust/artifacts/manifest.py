@@ -218,7 +218,8 @@ def tampered(path: Path, differences: tuple[Difference, ...]) -> Tampered:
         names = [difference.name for difference in differences if difference.state is state]
         more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
         if names:
-            parts.append(f"{state.removeprefix('file-')}: {', '.join(names[:_NAMES_TOLD])}{more}")
+            told = ", ".join("its bytes" if name == "." else name for name in names[:_NAMES_TOLD])
+            parts.append(f"{state.removeprefix('file-')}: {told}{more}")
     return Tampered(
         f"expected {path} as it was signed, found differences: {'; '.join(parts)}",
         reason=differences[0].state,

@@ -49,6 +49,7 @@ from fltrust.artifacts.identity import IdentityRule
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded
 from fltrust.identity import Digest
+from fltrust.tlog.note import VerifierKey
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -98,10 +99,12 @@ class Policy:
     """SHA-256 of the file that says it: what a verification summary names the policy by."""
 
     def __post_init__(self) -> None:
-        if self.min_witnesses > len(set(self.witnesses)):
+        keys = {VerifierKey.parse(vkey).public_key for vkey in self.witnesses}
+        if len(keys) != len(self.witnesses):  # under two names, one key would count twice
+            raise Malformed("expected a key of its own for each witness in the policy, got one twice")
+        if self.min_witnesses > len(keys):
             raise Malformed(
-                f"expected at least {self.min_witnesses} witnesses in the policy, "
-                f"found {len(set(self.witnesses))}"
+                f"expected at least {self.min_witnesses} witnesses in the policy, found {len(keys)}"
             )
 
     @property

@@ -11,7 +11,7 @@ The steps are those of `docs/reference/verification.md`, and numbered in the cod
 5. Time: every timestamp verifies, by an authority of the trust file and within its window; there is at
    least one verified time. The log's own signed time counts, unless the policy demands a timestamp.
 6. At every verified time the certificate has a path to an authority of the trust file and is valid; it is
-   for code signing. One of ours keeps exactly to our profile.
+   for code signing. One of ours keeps exactly to our profile, and leads to an authority of its own domain.
 7. A certificate log of the trust file has promised the certificate (SCT).
 8. The log entry is about exactly this signature, certificate and statement; it is in the tree of a
    checkpoint that a log of the trust file signed; the policy's witnesses cosigned it.
