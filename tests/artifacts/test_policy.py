@@ -14,7 +14,8 @@ from fltrust.artifacts.policy import Mode, OnTaint, Policy
 from fltrust.errors import Malformed, UntrustedSigner
 from fltrust.identity import Digest
 
-WITNESS = "witness.example/one+5ea2ad8d+BKZL2f1bbQzQOzqdO4OD9RHs3ZLkSVw5tqLY0kW7lKUB"
+WITNESS = "witness.example/one+af4de89c+BKZL2f1bbQzQOzqdO4OD9RHs3ZLkSVw5tqLY0kW7lKUB"
+SAME_KEY = "witness.example/two+73cadfbf+BKZL2f1bbQzQOzqdO4OD9RHs3ZLkSVw5tqLY0kW7lKUB"
 
 
 def test_an_empty_policy_is_the_default_policy() -> None:
@@ -95,6 +96,7 @@ def test_every_key_is_read() -> None:
         ("version = 1\n[lineage]\naggregators = 'x'", "aggregators"),
         ("version = 1\n[evidence]\nlog = 'yes'", "log"),
         ("version = 1\n[evidence]\nmin-witnesses = 1", "witnesses"),
+        (f"version = 1\n[evidence]\nwitnesses = ['{WITNESS}', '{SAME_KEY}']", "twice"),
         ("version = 1\n[status]\nmax-age = '7 days'", "max-age"),
         ("version = 1\n[content]\nformats = ['a/b']", "formats"),
         ("version = 1\nevidence = 3", "evidence"),
