@@ -42,15 +42,18 @@ class CannotInstall(Exception):
 
 def environment(name: str) -> Path:
     """The Python of a stranger's environment, made now if it is not there. Safe across processes."""
-    folder = HOME / name
+    folder, pins = HOME / name, PINS / f"{name}.txt"
     python = folder / "bin" / "python"
-    with _made_once(name, [PINS / f"{name}.txt"], with_fltrust=name in WITH_FLTRUST) as missing:
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
+    with _made_once(name, [pins]) as missing:
         if missing:
             _run([sys.executable, "-m", "venv", "--without-pip", "--clear", str(folder)])
-            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
-            _run([*pip, "--no-deps", "--requirement", str(PINS / f"{name}.txt")])
-            if name in WITH_FLTRUST:
-                _run([*pip, "--constraint", str(PINS / f"{name}.txt"), "--editable", str(ROOT)])
+            _run([*pip, "--no-deps", "--requirement", str(pins)])
+    if name in WITH_FLTRUST:
+        with _made_once(f"{name}-fltrust", [pins, ROOT / "pyproject.toml"]) as missing:
+            if missing:
+                _run([*pip, "--constraint", str(pins), "--editable", str(ROOT)])
+                _run([str(python), "-c", "import mlflow.pyfunc, mlflow.server.fastapi_app"])  # compiles them
     return python
 
 
@@ -58,7 +61,7 @@ def node_modules() -> Path:
     """The folder with npm's packages and `bin/node`, made now if it is not there."""
     folder = HOME / NODE
     pins = [PINS / "package.json", PINS / "package-lock.json"]
-    with _made_once(NODE, pins, with_fltrust=False) as missing:
+    with _made_once(NODE, pins) as missing:
         if missing:
             npm = shutil.which("npm")
             if npm is None:
@@ -81,11 +84,10 @@ def node() -> Path:
 
 
 @contextmanager
-def _made_once(name: str, pins: list[Path], *, with_fltrust: bool) -> Iterator[bool]:
-    """Hold the environment's lock; yields whether it has to be made, and stamps it when that went well."""
+def _made_once(name: str, sources: list[Path]) -> Iterator[bool]:
+    """Hold the lock of what is made from `sources`; yields whether it is missing, then stamps it as made."""
     HOME.mkdir(exist_ok=True)
-    sources = [*pins, ROOT / "pyproject.toml"] if with_fltrust else pins
-    wanted = hashlib.sha256(b"\0".join(p.read_bytes() for p in sources)).hexdigest()
+    wanted = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = HOME / f"{name}.stamp"
     with (HOME / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -98,7 +98,12 @@ def environment(**more: str) -> dict[str, str]:
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("FLTRUST_", "MLFLOW_", "FLWR_", "_MLFLOW"))
     }
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # one process less
+    }
     return {**kept, **quiet, "PYTHONWARNINGS": "ignore", **more}
 
 
@@ -138,10 +143,23 @@ class Server:
 
     url: str
     folder: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def trust(self) -> Path:
         return self.folder / "trust.json"
+
+    def wait_until_up(self) -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.2)
+        raise AssertionError(
+            f"mlflow server did not start:\n{(self.folder / 'server.log').read_text()[-3000:]}"
+        )
 
     def versions(self, name: str) -> list[dict[str, Any]]:
         query = urllib.parse.urlencode({"filter": f"name='{name}'"})
@@ -190,7 +208,7 @@ class Server:
 
 
 @contextmanager
-def server(python: Path, folder: Path, **variables: str) -> Iterator[Server]:
+def starting_server(python: Path, folder: Path, **variables: str) -> Iterator[Server]:
     port = _free_port()
     database = f"sqlite:///{folder / 'mlflow.db'}"
     command = [
@@ -209,9 +227,8 @@ def server(python: Path, folder: Path, **variables: str) -> Iterator[Server]:
     process = subprocess.Popen(
         command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=environment(**variables)
     )
-    found = Server(f"http://127.0.0.1:{port}", folder)
+    found = Server(f"http://127.0.0.1:{port}", folder, process)
     try:
-        _wait_until_up(found, process)
         yield found
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -221,21 +238,6 @@ def server(python: Path, folder: Path, **variables: str) -> Iterator[Server]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(15)
         log.close()
-
-
-def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"{server.url}/health", timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    raise AssertionError(
-        f"mlflow server did not start:\n{(server.folder / 'server.log').read_text()[-3000:]}"
-    )
 
 
 def _free_port() -> int:

@@ -16,13 +16,13 @@ from mlflow_world import (
     copied,
     mlflow_python,
     save_as_mlflow_does,
-    server,
+    starting_server,
     trained,
 )
 
 from tools.strangers import CannotInstall
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the first run installs MLflow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the first run installs MLflow
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def signed(unsigned: Path, made: Trained) -> Path:
 
 @pytest.fixture(scope="module")
 def mlflow(
-    python: Path, client: Client, made: Trained, tmp_path_factory: pytest.TempPathFactory
+    python: Path, made: Trained, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("mlflow")
     (folder / "trust.json").write_bytes(made.trust_file())
@@ -78,8 +78,10 @@ pickles = false
 """
     )
     variables = {"FLTRUST_TRUST": str(folder / "trust.json"), "FLTRUST_POLICY": str(folder / "policy.toml")}
-    with server(python, folder, **variables) as found:
+    with starting_server(python, folder, **variables) as found:
+        client: Client = request.getfixturevalue("client")  # starts meanwhile
         assert client.do("track", url=found.url) is None
+        found.wait_until_up()
         yield found
 
 

@@ -14,7 +14,7 @@ from mlflow_world import SIDE, Trained, environment, mlflow_python, trained
 
 from tools.strangers import CannotInstall
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the first run installs MLflow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the first run installs MLflow
 
 
 @pytest.fixture(scope="module")
