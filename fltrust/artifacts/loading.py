@@ -19,19 +19,17 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fltrust.artifacts import frameworks
 from fltrust.artifacts.frameworks import Framework
+from fltrust.artifacts.identity import IdentityRule
 from fltrust.artifacts.manifest import Difference, FileState, Manifest, sidecar_paths, tampered
 from fltrust.artifacts.private import read_verified
+from fltrust.artifacts.recipe import PolicySource, TrustSource, verify_signature
 from fltrust.artifacts.safetensors import parse_header
 from fltrust.artifacts.walk import SIGNATURE_NAME, SINGLE_FILE
 from fltrust.errors import EvidenceMissing
-
-if TYPE_CHECKING:
-    from fltrust.artifacts.identity import IdentityRule
-    from fltrust.artifacts.recipe import PolicySource, TrustSource
 
 
 class AdvisoryWarning(UserWarning):
@@ -141,8 +139,6 @@ class _SignedFile:
         status: str | Path | None,
         at: datetime | None,
     ) -> Manifest:
-        from fltrust.artifacts.recipe import verify_signature
-
         verified = verify_signature(
             self.model,
             trust=trust,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -153,8 +155,6 @@ def watch(
     metrics. An alert whose hook fails is given again at the next look. Exit code 12 if the log forked,
     rewound or serves what it did not sign, at once; with --once, 15 if a certificate is not expected.
     """
-    import time
-
     from fltrust.cli.times import parse_duration
     from fltrust.cli.watcher import Watcher
 
@@ -255,8 +255,6 @@ def _log_keys(vkeys: list[str] | None, trust: Path | None) -> tuple[VerifierKey,
 
 def _progress(what: str) -> Progress:
     """A line on a terminal that is written over; silent elsewhere."""
-    import sys
-
     if not sys.stderr.isatty():
         return lambda _done, _all: None
 
