@@ -24,6 +24,8 @@ from fltrust.strictjson import Fields
 TRUST_TYPE = "urn:fltrust:trust:v1"
 TRUSTED_ROOT_PREFIX = "application/vnd.dev.sigstore.trustedroot"
 MAX_TRUST = 16 * 2**20
+_CLIENT_CONFIG = "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"
+_SIGNING_CONFIG = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,17 @@ class TrustFile:
     @classmethod
     def read(cls, path: Path) -> Self:
         return cls.parse(read_bounded(path, limit=MAX_TRUST))
+
+    def to_client_trust_config(self) -> bytes:
+        """The trusted root as Sigstore's ``ClientTrustConfig``, which model-signing and sigstore take as
+        ``--trust-config``. It names no service to sign at: these clients verify with it."""
+        return strictjson.encode(
+            {
+                "mediaType": _CLIENT_CONFIG,
+                "trustedRoot": self.trusted_root,
+                "signingConfig": {"mediaType": _SIGNING_CONFIG},
+            }
+        )
 
     def to_json(self) -> bytes:
         """The one byte form of a trust file; all of its fields must be known."""

@@ -30,6 +30,13 @@ def export(
         Path | None,
         typer.Option(help="Write Sigstore's trusted_root.json, too, for stock clients.", show_default=False),
     ] = None,
+    trust_config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write Sigstore's client trust configuration, too, as model-signing takes it.",
+            show_default=False,
+        ),
+    ] = None,
     pem: Annotated[
         Path | None,
         typer.Option(help="Write the roots in PEM, too, for openssl and the like.", show_default=False),
@@ -80,6 +87,8 @@ def export(
         from fltrust import strictjson
 
         write_durably(sigstore, strictjson.encode(found.trusted_root), mode=0o644)
+    if trust_config is not None:
+        write_durably(trust_config, found.to_client_trust_config(), mode=0o644)
     if pem is not None:
         write_durably(pem, roots, mode=0o644)
     if as_json:

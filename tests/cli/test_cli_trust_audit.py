@@ -51,10 +51,13 @@ def test_the_trust_file_comes_from_the_coordinator_or_pinned_from_its_public_add
     lab.fltrust("trust", "export", str(mine))
     root, pem = tmp_path / "trusted_root.json", tmp_path / "roots.pem"
     pinned = ("--url", url(lab), "--pin", root_of(lab))
-    lab.fltrust("trust", "export", str(public), *pinned, "--sigstore", str(root), "--pem", str(pem))
+    config = tmp_path / "config.json"
+    also = ("--sigstore", str(root), "--pem", str(pem), "--trust-config", str(config))
+    lab.fltrust("trust", "export", str(public), *pinned, *also)
     assert mine.read_bytes() == public.read_bytes()
     assert stat.S_IMODE(mine.stat().st_mode) == 0o644
     assert json.loads(root.read_bytes()) == json.loads(mine.read_bytes())["trustedRoot"]
+    assert json.loads(config.read_bytes())["trustedRoot"] == json.loads(root.read_bytes())
     shown = subprocess.run(["openssl", "x509", "-in", str(pem), "-noout", "-subject"], capture_output=True)
     assert b"fltrust root CA" in shown.stdout
 

@@ -5,7 +5,6 @@ Through its `sigstore` method: the only one of its three that knows identities, 
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -23,9 +22,6 @@ from tools import strangers
 
 pytestmark = pytest.mark.slow  # the first run installs
 
-CONFIG = "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"
-SIGNING = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
-
 
 @pytest.fixture(scope="module")
 def desk() -> ScratchDesk:
@@ -36,10 +32,7 @@ def desk() -> ScratchDesk:
 def trust_config(desk: ScratchDesk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What model-signing and sigstore's command take for a deployment of one's own."""
     path = tmp_path_factory.mktemp("oms") / "trust_config.json"
-    root = json.loads(root_of(desk))
-    path.write_text(
-        json.dumps({"mediaType": CONFIG, "trustedRoot": root, "signingConfig": {"mediaType": SIGNING}})
-    )
+    path.write_bytes(TrustFile.parse(root_of(desk)).to_client_trust_config())
     return path
 
 
