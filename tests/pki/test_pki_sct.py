@@ -32,6 +32,7 @@ from fltrust.pki.sct import (
     signed_data,
     verify_embedded_sct,
 )
+from fltrust.tlog.ctleaf import PrecertificateLeaf
 
 CT = generate()
 
@@ -196,3 +197,11 @@ def test_the_issuers_key_hash_is_of_its_spki(authority: Any) -> None:
     key = authority.issuer.certificate.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     assert issuer_key_hash(authority.issuer.certificate) == log_id_of(key)
+
+
+def test_what_a_promise_is_over_is_what_stands_in_the_log() -> None:
+    # RFC 6962, 3.2 and 3.4: the two structures have the same bytes. If they drifted apart, a certificate's
+    # promise would be about another entry than the log's.
+    key_hash, tbs, at_ms = bytes(range(32)), b"0\x03\x02\x01\x05", 1_764_000_000_123
+    leaf = PrecertificateLeaf(at_ms, key_hash, tbs)
+    assert signed_data(key_hash=key_hash, tbs=tbs, timestamp_ms=at_ms) == leaf.encode()
