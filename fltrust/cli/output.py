@@ -40,7 +40,7 @@ def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool
         table.add_column(heading, overflow="fold", no_wrap=number == 0)
     for row in found:
         table.add_row(*(text_of(row.get(key)) for key in columns))
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 def print_json(value: object, *, lines: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fltrust.cli.output import say, shown, text_of
+from fltrust.cli.output import print_rows, say, shown, text_of
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,9 @@ def test_what_is_said_keeps_its_lines_and_nothing_else(capsys: pytest.CaptureFix
 def test_a_cell_of_a_table_is_no_command() -> None:
     assert text_of("site\x1b[8m") == r"site\x1b[8m"
     assert text_of("spiffe://hospitals.example/participant/site-a") == "participant/site-a"
+
+
+@pytest.mark.parametrize("name", ["[/]", "[link=https://x.example]model[/link]", "[conceal]model", ":smile:"])
+def test_a_cell_of_a_table_is_no_markup(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{"name": name}], columns={"name": "NAME"}, as_json=False, empty="")
+    assert name in capsys.readouterr().out
