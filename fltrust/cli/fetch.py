@@ -44,9 +44,7 @@ def fetch(
         str | None,
         typer.Option(envvar="FLTRUST_ISSUER", help="The OIDC issuer of the identity.", show_default=False),
     ] = None,
-    max_bytes: Annotated[
-        int, typer.Option(min=1, help="Copy at most so many bytes of a file or directory.")
-    ] = 64 * 2**30,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Copy at most so many bytes.")] = 64 * 2**30,
 ) -> None:
     """Copy a model only if it verifies: reads the source once, verifies the copy, hands over the copy.
 
@@ -71,7 +69,7 @@ def fetch(
     trusted = load_trust(trust)
     if source.startswith(OCI):
         layout, _, tag = source.removeprefix(OCI).rpartition(":")
-        copy = unpack(Path(layout), tag=tag)
+        copy = unpack(Path(layout), tag=tag, limit=max_bytes)
     else:
         copy = from_files(Path(source), limit=max_bytes)
     with progress_on_stderr("verifying") as progress:

@@ -15,10 +15,11 @@ import hmac
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fltrust.artifacts.walk import LINEAGE_NAME, SIGNATURE_NAME, SINGLE_FILE, Listing, is_safe_name
@@ -81,16 +82,17 @@ def pack(model: Path, layout: Path, *, tag: str) -> Packed:
     return Packed(subject["digest"], referrer["digest"], tag, referrers_tag)
 
 
-def unpack(layout: Path, *, tag: str) -> Callable[[Path], Path]:
+def unpack(layout: Path, *, tag: str, limit: int | None = None) -> Callable[[Path], Path]:
     """What `fltrust.registry.gate.fetch_verified` copies with: a layout's model, signature and lineage.
 
     Every blob is checked against its digest (`Tampered`), and every name before it is used (`Malformed`).
+    At most `limit` bytes are written (`Oversized`): one blob may stand under many names.
     Without a signature in the layout nothing is written: `EvidenceMissing`.
     """
-    return lambda stage: _unpack(layout, stage, tag)
+    return lambda stage: _unpack(layout, stage, tag, limit)
 
 
-def _unpack(layout: Path, stage: Path, tag: str) -> Path:
+def _unpack(layout: Path, stage: Path, tag: str, limit: int | None) -> Path:
     blobs = layout / "blobs" / "sha256"
     try:
         index = _object(read_bounded(layout / "index.json", limit=MAX_MANIFEST))
@@ -102,7 +104,7 @@ def _unpack(layout: Path, stage: Path, tag: str) -> Path:
         files = dict(_files(model))
         sidecars = _sidecars(blobs, subject["digest"], tags.get(str(subject["digest"]).replace(":", "-")))
         is_single = model.get("annotations", {}).get(SINGLE) == "true"
-        if set(files) & set(sidecars) or (is_single and len(files) != 1):
+        if set(files) & set(sidecars) or (is_single and not _is_one_file(files)):
             raise Malformed("expected a model's files, each under its own name, in the layout")
     except (KeyError, TypeError, AttributeError) as error:
         raise Malformed(f"expected an OCI image layout at {layout}: {type(error).__name__} {error}") from None
@@ -112,9 +114,17 @@ def _unpack(layout: Path, stage: Path, tag: str) -> Path:
         top, place = stage, stage / name
     else:
         top = place = stage / "model"
-    for name, descriptor in {**files, **sidecars}.items():
-        _extract(blobs, descriptor, top / name)
+    every, left = {**files, **sidecars}, limit
+    if any(str(parent) in every for name in every for parent in PurePosixPath(name).parents):
+        raise Malformed("expected files in the layout, got one that is a folder, too")
+    for name, descriptor in every.items():
+        size = _extract(blobs, descriptor, top / name, limit=left)
+        left = None if left is None else left - size
     return place
+
+
+def _is_one_file(files: Mapping[str, Any]) -> bool:
+    return len(files) == 1 and all("/" not in name for name in files)
 
 
 def _sidecars(blobs: Path, subject: str, referrers: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -155,13 +165,28 @@ def _referrer(model: Path, blobs: Path, subject: Mapping[str, Any]) -> dict[str,
     layers = []
     for name, media in ((SIGNATURE_NAME, BUNDLE_TYPE), (LINEAGE_NAME, LINEAGE_TYPE)):
         path = model / name if model.is_dir() else model.with_name(model.name + name.removeprefix("model"))
-        if not path.exists():
+        fd = _open_sidecar(path)
+        if fd is None:
             continue
-        digest, size = _copy(os.open(path, os.O_RDONLY | os.O_CLOEXEC), blobs)
+        digest, size = _copy(fd, blobs)
         layers.append({**_descriptor((digest, size), media), "annotations": {TITLE: name}})
     if not layers or layers[0]["mediaType"] != BUNDLE_TYPE:
         raise EvidenceMissing(f"expected a signature beside {model}, found none", reason="unsigned")
     return {**_image(BUNDLE_TYPE, blobs, layers), "subject": dict(subject)}
+
+
+def _open_sidecar(path: Path) -> int | None:
+    """Through no link: what lies beside a model may be of another's making, and a layout is made public."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Malformed(f"expected a file at {path}, could not open it: {error.strerror or error}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Malformed(f"expected a file at {path}, found something else")
+    return fd
 
 
 def _image(artifact_type: str, blobs: Path, layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -239,13 +264,17 @@ def _blob(blobs: Path, descriptor: Mapping[str, Any]) -> Path:
     return blobs / digest[7:]
 
 
-def _extract(blobs: Path, descriptor: Mapping[str, Any], place: Path) -> None:
+def _extract(blobs: Path, descriptor: Mapping[str, Any], place: Path, *, limit: int | None) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
-    hasher = sha256()
+    hasher, size = sha256(), 0
     with _blob(blobs, descriptor).open("rb") as source, place.open("xb") as target:
         while chunk := source.read(_CHUNK):
+            size += len(chunk)
+            if limit is not None and size > limit:
+                raise Oversized("expected a model within the bound on its size in the layout, found more")
             hasher.update(chunk)
             target.write(chunk)
     if not hmac.compare_digest(f"sha256:{hasher.hexdigest()}", str(descriptor["digest"])):
         place.unlink()
         raise Tampered(f"expected the blob {descriptor['digest']}, found other bytes", reason="file-changed")
+    return size

@@ -205,6 +205,82 @@ def test_another_blob_under_a_digest_is_refused(layout: Path, check: Verify, tmp
         fetch_verified(unpack(layout, tag="1"), tmp_path / "out", check=check)
 
 
+def edit_model(layout: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the model's manifest, and have its signature refer to the changed one."""
+
+    def put(value: object) -> str:
+        data = json.dumps(value).encode()
+        digest = sha256(data).hexdigest()
+        (layout / "blobs" / "sha256" / digest).write_bytes(data)
+        return f"sha256:{digest}"
+
+    def get(item: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((layout / "blobs" / "sha256" / item["digest"][7:]).read_bytes())
+        return found
+
+    edit(layout, change, digest=names(layout)["1"])
+    index = json.loads((layout / "index.json").read_bytes())
+    subject, item = index["manifests"]
+    referrers = get(item)
+    referrer = get(referrers["manifests"][0])
+    referrer["subject"]["digest"] = subject["digest"]
+    referrers["manifests"][0]["digest"] = put(referrer)
+    item["digest"] = put(referrers)
+    item["annotations"]["org.opencontainers.image.ref.name"] = subject["digest"].replace(":", "-")
+    (layout / "index.json").write_text(json.dumps(index))
+
+
+def accept(_path: Path) -> VerifiedModel:
+    """As if whoever made the layout could sign."""
+    return None  # type: ignore[return-value]
+
+
+def test_one_blob_under_many_names_does_not_fill_the_disk(layout: Path, tmp_path: Path) -> None:
+    def multiply(manifest: dict[str, Any]) -> None:
+        layer = manifest["layers"][0]
+        manifest["layers"] = [
+            {**layer, "annotations": {"org.opencontainers.image.title": f"{n}.dat"}} for n in range(100)
+        ]
+
+    edit_model(layout, multiply)
+    with pytest.raises(Oversized):
+        fetch_verified(unpack(layout, tag="1", limit=100_000), tmp_path / "out", check=accept)
+    assert list(tmp_path.glob("out*")) == []
+
+
+@pytest.mark.parametrize("title", ["evil/digits.dat", "digits.dat"])
+def test_a_single_file_of_a_layout_has_no_folder(title: str, layout: Path, tmp_path: Path) -> None:
+    """Else its folder would be put beside the target."""
+
+    def nest(manifest: dict[str, Any]) -> None:
+        manifest["layers"][0]["annotations"]["org.opencontainers.image.title"] = title
+        manifest["annotations"] = {"fltrust.single-file": "true"}
+
+    edit_model(layout, nest)
+    copy = unpack(layout, tag="1")
+    if title == "digits.dat":
+        assert fetch_verified(copy, tmp_path / "out", check=accept).read_bytes() == b"a" * 5000
+        return
+    with pytest.raises(Malformed):
+        fetch_verified(copy, tmp_path / "out", check=accept)
+    assert list(tmp_path.glob("out*")) == []
+
+
+def test_a_signature_that_is_a_link_is_not_packed(made: Trained, tmp_path: Path) -> None:
+    """A layout is pushed to a registry: nothing of the packer's own files gets into it."""
+    model, secret = tmp_path / "digits.dat", tmp_path / "secret"
+    model.write_bytes(b"b" * 5000)
+    secret.write_text("the packer's own")
+    (tmp_path / "digits.dat.sig").symlink_to(secret)
+    with pytest.raises(Malformed):
+        pack(model, tmp_path / "layout", tag="1")
+    (tmp_path / "digits.dat.sig").unlink()
+    os.mkfifo(tmp_path / "digits.dat.sig")
+    with pytest.raises(Malformed):
+        pack(model, tmp_path / "layout", tag="1")
+    assert not (tmp_path / "layout").exists()
+
+
 def test_a_layout_without_the_tag_or_the_signature_is_refused(
     layout: Path, check: Verify, tmp_path: Path
 ) -> None:
