@@ -129,6 +129,8 @@ class Replay:
         """
         first, *others = self._chain()  # 1
         model = Rebuilder(self.make_strategy, self.run_id, self._initial_arrays(first.said))  # 2
+        if (model.tensors, model.model) != (first.said.tensors, first.said.model):
+            raise _other_beginning()
         progress = _Progress(model, previous=first.as_input())
         for recorded in others:
             if progress.left_out and not self.all_rounds:
@@ -228,9 +230,9 @@ class Replay:
         )
 
     def _initial_arrays(self, said: Provenance) -> Content:
-        (found,) = open_round(self.folder, self.run_id, said.step, key=self.key)
-        if found.participant != INITIAL or found.update != said.tensors:
-            raise EvidenceInvalid("expected the retained arrays that the run began with, got others")
+        found, *others = open_round(self.folder, self.run_id, said.step, key=self.key)
+        if others or found.participant != INITIAL or found.update != said.tensors:
+            raise _other_beginning()
         return found.content
 
     def _updates(self, said: Provenance, record: RoundRecord) -> Mapping[str, _SignedUpdate]:
@@ -302,6 +304,10 @@ class _Progress:
         self.left_out: set[str] = set()
         self.steps: list[ReplayedStep] = []
         self.reproduced = 0
+
+
+def _other_beginning() -> EvidenceInvalid:
+    return EvidenceInvalid("expected the retained arrays that the run began with, got others")
 
 
 def _admitted(_certificate: object) -> None:

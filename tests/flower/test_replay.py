@@ -212,6 +212,21 @@ def test_an_update_that_no_round_admitted_is_refused(world: World, tmp_path: Pat
     assert refusal.value.reason == "not-admitted"
 
 
+def test_other_arrays_than_the_run_began_with_are_refused(world: World, tmp_path: Path) -> None:
+    """Whoever has the public key can write these, too: the model, where nothing else is left of a round."""
+    from fltrust.flower.records import to_content
+    from fltrust.flower.retention import INITIAL, Kept, Retainer
+    from fltrust.updates import content_digest
+
+    begun = tensor_set_of_record(model(1, 2, 3, 4))
+    forged = to_content(RecordDict({"arrays": model(9, 9, 9, 9)}))
+    policy = Retention(folder=world.retained, recipient=tmp_path / "recovery.pem.pub")
+    kept = Kept(INITIAL, begun, content_digest(forged), forged)
+    Retainer(policy, world.federation.run_id).keep(0, 0, [kept])
+    with pytest.raises(EvidenceInvalid):
+        world.replay()
+
+
 def test_a_retained_update_that_was_altered_is_refused(world: World) -> None:
     (path, *_) = sorted((world.retained / str(int(world.federation.run_id)) / "1").iterdir())
     data = bytearray(path.read_bytes())
