@@ -26,7 +26,7 @@ class AggregateRecord:
     `bundle` is the provenance's Sigstore bundle, `log_index` where it stands in the log.
 
     `parent` is the aggregate that the provenance states before it. `same_as` are those that it is known to
-    come from without saying so: an initial model with the tensors of an earlier aggregate.
+    come from without saying so: earlier aggregates of the same tensors.
     """
 
     run_id: RunId
@@ -57,8 +57,11 @@ class AggregateStore(Protocol):
         """Those of a run in the order of steps."""
         ...
 
-    def by_tensors(self, tensors: Digest) -> tuple[AggregateRecord, ...]:
-        """Every aggregate of these tensors, across runs, the last recorded first."""
+    def by_tensors(self, *tensors: Digest) -> tuple[AggregateRecord, ...]:
+        """Every aggregate of one of these tensor sets, across runs, the last recorded first.
+
+        They come with an empty `bundle`.
+        """
         ...
 
     def by_model(self, model: Digest) -> tuple[AggregateRecord, ...]:

@@ -17,7 +17,7 @@ from fltrust.errors import Refusal, StatementRefused
 from fltrust.identity import Digest
 
 MAX_SAME = 64
-"""Earlier aggregates of the same tensors that an initial model is linked to, beside the last."""
+"""Earlier aggregates of the same tensors that an aggregate is linked to, beside the last."""
 
 
 def recorded(tx: Transaction, said: ModelInput, *, what: str) -> AggregateRecord:
@@ -58,6 +58,6 @@ def same_aggregates(tx: Transaction, *, tensors: Digest, model: Digest) -> tuple
     known = {r.place: r for r in (*tx.aggregates.by_tensors(tensors), *tx.aggregates.by_model(model))}
     ordered = sorted(known.values(), key=lambda record: record.log_index, reverse=True)
     made = [record.place for record in ordered[1:] if record.previous is not None][:MAX_SAME]
-    released = [m.aggregate for m in tx.models.by_tensors(tensors) if m.aggregate is not None]
+    released = [m.aggregate for m in tx.models.made_of((), (tensors,)) if m.aggregate is not None]
     found = [record.place for record in ordered[:1]] + made + released[-MAX_SAME:]
     return tuple(dict.fromkeys(found))

@@ -40,8 +40,9 @@ class LineageDesk:
     def find_lineage(self, query: Digest | StepOfRun) -> Iterator[bytes]:
         """Bundles from the aggregate asked for back to where it began, each read when it is asked for.
 
-        Of several aggregates with the same tensors, the last recorded. `NotFound`, at once, if there is
-        none.
+        Of several aggregates with the same tensors, the first that was made of something, else the first:
+        nobody can have stated it before there was one, and later anybody can. `NotFound`, at once, if there
+        is none.
         """
         with self._ledger.reading() as tx:
             if isinstance(query, StepOfRun):
@@ -49,7 +50,8 @@ class LineageDesk:
             else:
                 if query.algorithm != "sha256":
                     raise Malformed(f"expected the sha256 digest of a tensor set, got {query}")
-                found = next(iter(tx.aggregates.by_tensors(query)), None)
+                known = tx.aggregates.by_tensors(query)
+                found = next(reversed([r for r in known if r.previous is not None] or known), None)
             if found is None:
                 raise NotFound(
                     f"no aggregate {_words(query)} was recorded here",

@@ -121,8 +121,7 @@ class _Model:
         )
         work.tx.models.add(record)
         places = [] if record.aggregate is None else [record.aggregate]
-        for tensors in sets:  # whether it says so or not
-            places += [found.place for found in work.tx.aggregates.by_tensors(tensors)]
+        places += [found.place for found in work.tx.aggregates.by_tensors(*sets)]  # whether it says so or not
         taints.inherit_model(work, record, dict.fromkeys(places))
 
 
@@ -196,7 +195,7 @@ class _Aggregate:
             bundle=signed.bundle,
             recorded_at=work.now,
             parent=None if before is None else StepOfRun(before.run_id, before.step),
-            same_as=(same_aggregates(tx, tensors=said.tensors, model=said.model) if said.is_initial else ()),
+            same_as=same_aggregates(tx, tensors=said.tensors, model=said.model),
         )
         tx.aggregates.add(record)
         contributions = self._contributions(work)

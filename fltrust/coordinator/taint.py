@@ -133,6 +133,7 @@ class TaintDesk:
 
         1. Directly, for each of its contributions that a revocation takes back.
         2. Else for each taint of an aggregate that it comes from.
+        3. With it the models of its very tensors that were signed before it was recorded.
         """
         causes: dict[_Cause, bool] = {}
         known = self._compromises(work.tx, {item.participant for item in contributions})
@@ -144,10 +145,17 @@ class TaintDesk:
         for place in parents:  # 2.
             for taint in work.tx.taints.of(TaintedKind.AGGREGATE, aggregate_key(place)):
                 causes.setdefault((taint.cause, taint.epoch, taint.since), False)
+        released = work.tx.models.made_of((), (record.tensors,)) if causes else ()
         for cause, is_direct in _some(causes):
             item = TaintedAggregate(record.run_id, record.step, record.tensors, is_direct)
-            places = _log(work, cause, aggregates=[item])
-            _write(work, cause, TaintedKind.AGGREGATE, [(aggregate_key(record.place), item)], places)
+            models = [  # 3.
+                (str(model.log_index), TaintedModel(model.name[:_MAX_MODEL_NAME], model.subject, is_direct))
+                for model in released
+                if not _is_tainted_by(work.tx, cause[0], model)
+            ]
+            logged = _log(work, cause, aggregates=[item], models=[model for _, model in models])
+            _write(work, cause, TaintedKind.AGGREGATE, [(aggregate_key(record.place), item)], logged)
+            _write(work, cause, TaintedKind.MODEL, models, logged)
 
     def inherit_model(self, work: Work, record: ModelRecord, places: Iterable[StepOfRun]) -> None:
         """Taint a model that is being recorded, if one of the aggregates that it comes from is tainted."""
@@ -195,6 +203,10 @@ def _known_of(tx: Transaction, who: SpiffeId) -> dict[tuple[TaintedKind, str], b
         if taint.cause == who:
             known[taint.what, taint.key] = known.get((taint.what, taint.key), False) or taint.is_direct
     return known
+
+
+def _is_tainted_by(tx: Transaction, who: SpiffeId, model: ModelRecord) -> bool:
+    return any(taint.cause == who for taint in tx.taints.of(TaintedKind.MODEL, str(model.log_index)))
 
 
 def _is_news(known: Mapping[tuple[TaintedKind, str], bool], what: TaintedKind, key: str, item: _Item) -> bool:

@@ -103,13 +103,15 @@ class Aggregates:
         table = tables.aggregates
         return self._where(table.c.run_id == str(int(run_id)), table.c.step)
 
-    def by_tensors(self, tensors: Digest) -> tuple[AggregateRecord, ...]:
-        table = tables.aggregates
-        return self._where(table.c.tensors == str(tensors), table.c.log_index.desc())
+    def by_tensors(self, *tensors: Digest) -> tuple[AggregateRecord, ...]:
+        column = tables.aggregates.c.tensors
+        found: list[AggregateRecord] = []
+        for part in _parts(dict.fromkeys(map(str, tensors))):
+            found += self._light(column.in_(part))
+        return tuple(sorted(found, key=lambda record: record.log_index, reverse=True))
 
     def by_model(self, model: Digest) -> tuple[AggregateRecord, ...]:
-        table = tables.aggregates
-        return self._where(table.c.model == str(model), table.c.log_index.desc())
+        return tuple(reversed(self._light(tables.aggregates.c.model == str(model))))
 
     def made_from(self, model: Digest) -> tuple[AggregateRecord, ...]:
         table = tables.aggregates
@@ -117,6 +119,12 @@ class Aggregates:
 
     def _where(self, which: ColumnElement[bool], order: Any) -> tuple[AggregateRecord, ...]:
         rows = self._connection.execute(select(tables.aggregates).where(which).order_by(order))
+        return tuple(map(_aggregate, rows))
+
+    def _light(self, which: ColumnElement[bool]) -> tuple[AggregateRecord, ...]:
+        """In the order recorded, without their bundles."""
+        table = tables.aggregates
+        rows = self._connection.execute(_without_bundle(table).where(which).order_by(table.c.log_index))
         return tuple(map(_aggregate, rows))
 
 

@@ -502,6 +502,18 @@ def test_a_model_may_name_the_aggregate_that_it_comes_from(world: World, studio:
     assert record.log_index == index
 
 
+def test_the_lineage_of_a_model_is_that_of_the_run_that_made_it(
+    world: World, studio: Studio, sites: list[Member]
+) -> None:
+    """Another aggregator who begins a run with the same tensors cannot put its own in between."""
+    made = studio.train(RUN, 1, sites, studio.start(RUN))
+    other = world.join("second", Role.AGGREGATOR)
+    same = {"tensors": made.as_input.tensors, "model": made.as_input.model, "builder": other.spiffe_id}
+    studio.record(studio.initial(RunId(9), **same), by=other)
+    lineage = world.session(studio.signer).find_lineage(made.as_input.tensors)
+    assert next(lineage) == made.bundle
+
+
 @pytest.mark.parametrize(
     "change",
     [

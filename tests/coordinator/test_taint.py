@@ -228,6 +228,31 @@ def test_a_model_is_tainted_by_its_tensors_whatever_it_says(
     assert other not in tainted_models(world)
 
 
+def test_a_model_that_was_signed_before_its_aggregate_was_recorded_is_tainted_with_it(
+    world: World, studio: Studio, good: Member, bad: Member
+) -> None:
+    weights, start = b"the very weights", studio.start(ONE)
+    early = studio.release(weights=weights)
+    facts = studio.seal(ONE, 1, [good, bad], start.as_input.model)
+    world.revoke(bad, compromised_since=world.clock.now() - HOUR)
+    studio.record(studio.round_of(facts, start.as_input, tensors=tensors_of(weights).set))
+    assert tainted_models(world) == {early}
+    assert [len(entry.models) for entry in logged(world)] == [0, 1]
+
+
+def test_a_replay_that_comes_out_as_the_tainted_aggregate_is_tainted(
+    world: World, studio: Studio, good: Member, bad: Member
+) -> None:
+    """Whatever it says that it left out."""
+    start = studio.start(ONE)
+    facts = studio.seal(ONE, 1, [good, bad], start.as_input.model)
+    tainted = studio.record(studio.round_of(facts, start.as_input))
+    world.revoke(bad, compromised_since=world.clock.now() - HOUR)
+    same = studio.replay_of(facts, tainted.as_input, start.as_input, bad, tensors=tainted.as_input.tensors)
+    studio.record(same)
+    assert (int(same.run_id), 1) in places(world, direct=False)
+
+
 def test_a_replay_without_the_participant_is_clean_and_one_that_keeps_another_is_not(
     world: World, studio: Studio, good: Member, bad: Member
 ) -> None:

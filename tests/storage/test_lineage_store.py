@@ -69,6 +69,8 @@ def test_aggregates_are_found_by_step_tensors_and_model(store: Store) -> None:
         assert tx.aggregates.get(RUN, 7) is None
         assert [a.step for a in tx.aggregates.of_run(RUN)] == [0, 1, 2]
         assert [a.run_id for a in tx.aggregates.by_tensors(tensors("t1"))] == [OTHER, RUN]
+        assert [a.log_index for a in tx.aggregates.by_tensors(tensors("t2"), tensors("t1"))] == [9, 2, 1]
+        assert tx.aggregates.by_tensors() == ()
         assert [a.run_id for a in tx.aggregates.by_model(model("m1"))] == [OTHER, RUN]
         assert [a.log_index for a in tx.aggregates.made_from(model("m0"))] == [1, 9]
         assert tx.aggregates.made_from(model("m2")) == ()
