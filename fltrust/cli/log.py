@@ -126,6 +126,42 @@ def mirror(
 
 
 @app.command()
+def proof(
+    place: Place,
+    index: Annotated[int, typer.Argument(help="Number of the entry, as 'fltrust audit' shows it.", min=0)],
+    vkey: Vkey = None,
+    trust: Trust = None,
+    witness: WitnessKeys = None,
+    quorum: Quorum = None,
+    ca: CaFile = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it. Default: <index>.tlog-proof", show_default=False)
+    ] = None,
+) -> None:
+    """Write the proof that an entry is in the log, as one file (C2SP tlog-proof), and the entry beside it.
+
+    Both are checked before they are written; whoever gets them needs nothing but the log's key.
+    """
+    from fltrust.files import write_durably
+    from fltrust.tlog.fetching import open_source
+    from fltrust.tlog.merkle import leaf_hash
+    from fltrust.tlog.proof import SUFFIX, TlogProof
+
+    policy = _policy(vkey, trust, witness, quorum)
+    source = open_source(place, ca_file=ca)
+    try:
+        made, entry = TlogProof.of(index, fetch=source, policy=policy)
+    finally:
+        source.close()
+    checkpoint = made.verify(leaf=leaf_hash(entry), policy=policy)
+    file = out or Path(f"{index}{SUFFIX}")
+    beside = file.with_name(file.name.removesuffix(SUFFIX) + ".entry")
+    write_durably(beside, entry, mode=0o644)
+    write_durably(file, made.encode(), mode=0o644)
+    say(f"Wrote {file}: {beside.name} is entry {index} of {checkpoint.origin}, of {checkpoint.head.size}.")
+
+
+@app.command()
 def watch(
     place: Place,
     state: Annotated[Path, typer.Option(help="File that remembers what was seen.")],

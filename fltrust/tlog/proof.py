@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fltrust.errors import Malformed, Oversized
+from fltrust.errors import Malformed, NotFound, Oversized
 from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.tlog.checkpoint import CheckpointPolicy, VerifiedCheckpoint, parse_size
-from fltrust.tlog.merkle import HASH_BYTES, MAX_PROOF, verify_inclusion
+from fltrust.tlog.merkle import HASH_BYTES, MAX_PROOF, inclusion_proof, verify_inclusion
 from fltrust.tlog.note import MAX_NOTE
+from fltrust.tlog.reader import Fetch, TileReader
+from fltrust.tlog.tiles import CHECKPOINT_PATH
 
 SUFFIX = ".tlog-proof"
 MAX_TLOG_PROOF = MAX_NOTE + 128 * 1024
@@ -58,6 +60,21 @@ class TlogProof:
         if any(len(item) != HASH_BYTES for item in path):
             raise Malformed(f"expected hashes of {HASH_BYTES} bytes in an inclusion proof")
         return cls(index, path, checkpoint, extra)
+
+    @classmethod
+    def of(cls, index: int, *, fetch: Fetch, policy: CheckpointPolicy) -> tuple[TlogProof, bytes]:
+        """Make the proof of an entry from a log's tiles; the entry's bytes, beside it.
+
+        The checkpoint is verified, and every tile against it. `NotFound` for an entry past the end.
+        """
+        note = fetch(CHECKPOINT_PATH)
+        head = policy.verify(note).head
+        if not 0 <= index < head.size:
+            raise NotFound(f"expected an entry from 0 to {head.size - 1} of the log, got {index}")
+        reader = TileReader(fetch, head)
+        path = inclusion_proof(reader, index, size=head.size)
+        (entry,) = reader.entries(index, index + 1)
+        return cls(index, tuple(path), note), entry
 
     def verify(self, *, leaf: bytes, policy: CheckpointPolicy) -> VerifiedCheckpoint:
         """Check that the entry with leaf hash `leaf` is in the log; the checkpoint that says so.

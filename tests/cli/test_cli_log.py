@@ -17,11 +17,13 @@ from log_http import from_folder, serving
 from log_world import AT, LogWorld, sealed_round
 
 from fltrust.artifacts.trustroot import TransparencyLog, TrustedRoot, build_trusted_root
+from fltrust.errors import EvidenceInvalid
 from fltrust.pki.types import TrustedChain
 from fltrust.tlog.checkpoint import CheckpointPolicy, add_signatures
 from fltrust.tlog.entries import new_entry
-from fltrust.tlog.merkle import consistency_proof
+from fltrust.tlog.merkle import consistency_proof, leaf_hash
 from fltrust.tlog.note import VerifierKey
+from fltrust.tlog.proof import TlogProof
 from fltrust.tlog.witness import request_cosignature
 
 FLTRUST = str(Path(sys.executable).with_name("fltrust"))
@@ -45,6 +47,21 @@ def world(tmp_path: Path) -> LogWorld:
 def url(world: LogWorld, tmp_path: Path) -> Iterator[str]:
     with serving(from_folder(tmp_path / "log")) as url:
         yield f"{url}/log"
+
+
+def test_the_proof_of_an_entry_is_one_file_that_the_log_s_key_verifies(
+    world: LogWorld, url: str, tmp_path: Path
+) -> None:
+    key, out = str(world.key.verifier), tmp_path / "17.tlog-proof"
+    done = run("log", "proof", url, "17", "--vkey", key, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    proof, entry = TlogProof.parse(out.read_bytes()), (tmp_path / "17.entry").read_bytes()
+    policy = CheckpointPolicy.of(key)
+    assert proof.verify(leaf=leaf_hash(entry), policy=policy).head.size == 301
+    with pytest.raises(EvidenceInvalid):
+        proof.verify(leaf=leaf_hash(entry + b" "), policy=policy)
+    past = run("log", "proof", url, "301", "--vkey", key, "--out", str(tmp_path / "past"))
+    assert (past.returncode, (tmp_path / "past").exists()) == (6, False)
 
 
 def test_a_log_is_mirrored_and_the_mirror_verified(world: LogWorld, url: str, tmp_path: Path) -> None:
