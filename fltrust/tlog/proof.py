@@ -73,7 +73,7 @@ class TlogProof:
             raise NotFound(f"expected an entry from 0 to {head.size - 1} of the log, got {index}")
         reader = TileReader(fetch, head)
         path = inclusion_proof(reader, index, size=head.size)
-        (entry,) = reader.entries(index, index + 1)
+        ((_, entry),) = reader.entries(index, index + 1)
         return cls(index, tuple(path), note), entry
 
     def verify(self, *, leaf: bytes, policy: CheckpointPolicy) -> VerifiedCheckpoint:
