@@ -59,12 +59,19 @@ class Common:
     clock: Clock
     reads: Lane
     writes: Lane
+    statements: Lane
+    """For what a caller sends much of. It is read here, and written in a short transaction of its own."""
     counters: Counters
 
     async def run(
-        self, act: Callable[[], Message], *, is_write: bool, urgency: Urgency = Urgency.USUAL
+        self,
+        act: Callable[[], Message],
+        *,
+        is_write: bool,
+        is_large: bool = False,
+        urgency: Urgency = Urgency.USUAL,
     ) -> bytes:
-        lane = self.writes if is_write else self.reads
+        lane = self.statements if is_large else self.writes if is_write else self.reads
         return await lane.run(lambda: act().SerializeToString(), urgency=urgency)
 
     async def receive(self, context: Context, kind: type[M], *, limit: int = 0) -> M:
@@ -222,9 +229,10 @@ class Mutual:
                 )  # 6
                 session = common.authority.session(caller)
                 act = partial(method.act, session, request)
-                await context.write(
-                    await common.run(act, is_write=method.is_write, urgency=method.urgency)  # 7
+                data = await common.run(  # 7
+                    act, is_write=method.is_write, is_large=is_large, urgency=method.urgency
                 )
+                await context.write(data)
 
         return answer
 

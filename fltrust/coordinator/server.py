@@ -98,6 +98,7 @@ class CoordinatorServer:
         settings, counters = self._settings, self._authority.counters
         self._reads = Lane("read", threads=settings.readers, waiting=settings.queue)
         self._writes = Lane("write", threads=settings.writers, waiting=settings.queue)
+        self._statements = Lane("sign", threads=settings.signers, waiting=settings.queue)
         self._feed = Feed(self._authority, self._reads)
         common = Common(
             authority=self._authority,
@@ -105,6 +106,7 @@ class CoordinatorServer:
             clock=self._clock,
             reads=self._reads,
             writes=self._writes,
+            statements=self._statements,
             counters=counters,
         )
         identity = self._keeper.current
@@ -139,7 +141,7 @@ class CoordinatorServer:
             stopping.append(self._public.stop(grace))
         await asyncio.gather(*stopping)
         await self._feed.close()
-        for lane in (self._reads, self._writes):
+        for lane in (self._reads, self._statements, self._writes):
             await asyncio.to_thread(lane.close, max(grace, 1.0))
 
     def run_forever(self, on_ready: Callable[[], None] = lambda: None) -> None:

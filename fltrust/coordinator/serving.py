@@ -70,6 +70,8 @@ class ServerSettings:
     """Threads for calls that read."""
     writers: int = 1
     """Threads for calls that write; writes are made one after the other in any case."""
+    signers: int = 2
+    """Threads for statements to countersign: reading a large one takes seconds, and nobody waits for that."""
     queue: int = 1_024
     """Calls that may wait for a thread; more are refused."""
     grace: float = 5.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,6 +18,7 @@ from fltrust.artifacts.logkeys import log_keys_of
 from fltrust.artifacts.ports import StepOfRun
 from fltrust.artifacts.trustfile import TrustFile
 from fltrust.coordinator.serving import ServerSettings
+from fltrust.coordinator.statements import open_statement
 from fltrust.errors import LimitExceeded, NotFound, PermissionDenied, Revoked
 from fltrust.identity import Role, RunId
 from fltrust.keys import generate
@@ -59,6 +62,31 @@ def test_a_statement_far_above_the_usual_message_is_taken(signer: Person, world:
     assert len(payload) > 2 * 2**20
     bundle = sign(signer, payload)
     verify_bundle(bundle, trust=Trust.of(TrustFile.parse(signer.client.trust_file())))
+
+
+def test_a_revocation_does_not_wait_for_a_statement_that_is_being_read(
+    world: ServedWorld, signer: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement about 100,000 files takes seconds to read; whoever sends many must not hold up a stop."""
+    reading, goes_on = threading.Event(), threading.Event()
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        reading.set()
+        assert goes_on.wait(30)
+        return open_statement(*args, **kwargs)
+
+    monkeypatch.setattr("fltrust.coordinator.signing.open_statement", slowly)
+    done: list[bytes] = []
+    thread = threading.Thread(target=lambda: done.append(sign(signer, model_payload())))
+    thread.start()
+    try:
+        assert reading.wait(30)
+        world.revoke(world.join("in-a-hurry"))
+        assert not done
+    finally:
+        goes_on.set()
+        thread.join()
+    assert done
 
 
 def test_an_audit_streams_every_entry_with_its_proof(world: ServedWorld, signer: Person) -> None:
