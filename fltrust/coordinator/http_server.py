@@ -52,6 +52,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # else whoever calls from this host picks the address that it is counted as
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=max(1, round(self._grace)),
             h11_max_incomplete_event_size=MAX_HEAD,

@@ -159,13 +159,27 @@ class PublicPages:
         return bytes(parts)
 
 
+def _has_two_lengths(scope: Scope) -> bool:
+    names = {name for name, _ in scope["headers"]}
+    return {b"content-length", b"transfer-encoding"} <= names
+
+
 class _Hardened:
-    """Puts the same headers on every answer, also on those that no page of ours makes."""
+    """Puts the same headers on every answer, also on those that no page of ours makes.
+
+    A request with two lengths is the last of its connection (RFC 9112, 6.1): a proxy in front may have read
+    the other one, and take for the next request what to us is this one's end.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _has_two_lengths(scope):
+            await send({"type": "http.response.start", "status": 400, "headers": [(b"connection", b"close")]})
+            await send({"type": "http.response.body"})
+            return
+
         async def hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), *_SAFE]}

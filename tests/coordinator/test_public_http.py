@@ -289,6 +289,28 @@ def test_a_head_that_is_too_large_is_refused(world: ServedWorld) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 400") or ended(connection)
 
 
+def test_a_request_with_two_lengths_is_the_last_of_its_connection(world: ServedWorld) -> None:
+    """A proxy that reads the other length would take the second answer for somebody else's."""
+    with connect(world) as connection:
+        connection.sendall(
+            b"POST /tsa HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        answer = b""
+        while part := connection.recv(4096):
+            answer += part
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
+def test_a_caller_does_not_choose_the_address_that_it_is_counted_as(tmp_path: Path) -> None:
+    with served(tmp_path, settings=replace(SETTINGS, public_rate=0.001, public_burst=3)) as world:
+        codes = [
+            curl(url(world, "/healthz"), "-H", f"X-Forwarded-For: 192.0.2.{number}")[0] for number in range(5)
+        ]
+    assert codes == [200, 200, 200, 429, 429]
+
+
 def test_an_address_that_asks_too_often_is_slowed(tmp_path: Path) -> None:
     settings = replace(SETTINGS, public_rate=0.1, public_burst=3.0, stamp_burst=1.0, stamp_rate=0.01)
     with served(tmp_path, settings=settings) as world:
