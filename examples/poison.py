@@ -216,7 +216,7 @@ def _keeping_app(to: Path) -> Path:
     project = to / "pyproject.toml"
     text = project.read_text().replace("digits.server_app:app", "digits.keeping_app:app")
     keys = ("retain", "recipient", "model", "start-from", "trust", "signer")
-    project.write_text(text + "".join(f'{key} = ""\n' for key in keys))
+    project.write_text(text + "".join(f'{key} = ""\n' for key in keys if f"\n{key} = " not in text))
     return to
 
 
