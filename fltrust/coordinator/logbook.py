@@ -76,18 +76,19 @@ class Logbook:
         return new_entry(leaf, subjects=(str(who),), at=at)
 
     def event(self, event: TrustEvent) -> NewEntry:
-        """One epoch of the trust feed."""
-        of = self.names.of
+        """One epoch of the trust feed. Without the node key of who has a pseudonym: others know that key."""
+        of, subject = self.names.of, event.subject
+        is_known_by_key = subject is not None and not self.names.has_pseudonym(subject)
         entry = TrustEventEntry.of(
             epoch=event.epoch,
             event=event.kind,
             at=event.at,
             actor=None if event.actor is None else of(event.actor),
-            subject=None if event.subject is None else of(event.subject),
+            subject=None if subject is None else of(subject),
             identity_wide=event.identity_wide,
             serials=event.serials,
             keys=event.keys,
-            node_key=event.node_key,
+            node_key=event.node_key if is_known_by_key else None,
             run_id=event.run_id,
             reason=event.reason,
             compromised_since=event.compromised_since,

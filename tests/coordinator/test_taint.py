@@ -25,7 +25,7 @@ from fltrust.errors import NotFound
 from fltrust.identity import Digest, Name, Role, RunId, SpiffeId
 from fltrust.revocation.events import RevocationReason
 from fltrust.revocation.ports import RevocationTarget
-from fltrust.tlog.entries import LogKind, Taint, parse_entry
+from fltrust.tlog.entries import LogKind, Taint, TrustEventEntry, parse_entry
 from fltrust.wire.artifacts import AuditQuery
 
 ONE, TWO = RunId(1), RunId(2)
@@ -402,6 +402,11 @@ def test_pseudonyms_stand_in_taint_provenance_and_status(
     assert entry.participant.is_pseudonym
     assert [item.name for item in status_of(world).revoked] == [entry.participant]
     assert b"participant/bad" not in SigstoreBundle.parse(first.bundle).envelope.payload
+    with world.authority.ledger.reading() as tx:
+        log = [parse_entry(entry.data) for entry in tx.tlog.read(0, tx.tlog.head.size)]
+    keys = [entry.node_key for entry in log if isinstance(entry, TrustEventEntry) and entry.subject]
+    assert len(keys) > 3
+    assert not any(keys)  # a Flower node's key is known to whoever runs a SuperLink
     assert world.op.blast_radius(bad.spiffe_id, world.clock.now() - HOUR).rounds
     world.close()
 
