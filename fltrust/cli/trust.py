@@ -13,6 +13,8 @@ from fltrust.cli.output import Row, print_json, print_rows, say, text_of
 from fltrust.errors import Malformed, NotFound
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
     from fltrust.artifacts.evidence import Trust
     from fltrust.artifacts.status import Status
     from fltrust.artifacts.trustfile import TrustFile
@@ -69,7 +71,8 @@ def export(
     """Write the trust file of the federation: trusted root and status, as of now.
 
     From the coordinator as any enrolled identity; or with --url and --pin from its public address, where
-    everything in it is held against the root's fingerprint.
+    everything in it is held against the root's fingerprint. A trust file of the same federation that is there
+    is not replaced by an older one.
     """
     from fltrust.artifacts.trustfile import TrustFile
     from fltrust.files import write_durably
@@ -82,6 +85,7 @@ def export(
     data = _ask(state) if url is None else _fetch(url, str(pin))
     found = TrustFile.parse(data)
     roots = _roots(found)
+    _require_no_older(found, file)
     write_durably(file, data, mode=0o644)
     if sigstore is not None:
         from fltrust import strictjson
@@ -168,12 +172,43 @@ def _fetch(url: str, pin: str) -> bytes:
     return data
 
 
-def _roots(found: TrustFile) -> bytes:
+def _require_no_older(found: TrustFile, file: Path) -> None:
+    """Refuse what was kept back on its way: it says nothing of what was revoked since.
+
+    By the two statuses, which are signed; what else stands in a trust file, anybody can write there.
+    """
+    from fltrust.artifacts.evidence import Trust
+    from fltrust.artifacts.judgement import verify_status
+    from fltrust.artifacts.trustfile import TrustFile
+    from fltrust.errors import FltrustError, PolicyNotMet
+
+    try:
+        known = TrustFile.read(file)
+        if known.status is None or not set(_anchors(known)) & set(_anchors(found)):
+            return
+        before = verify_status(known.status, trust=Trust.of(known))
+    except FltrustError:
+        return  # none, or none to go by
+    now = None if found.status is None else verify_status(found.status, trust=Trust.of(found))
+    if now is None or now.epoch < before.epoch or now.at < before.at:
+        raise PolicyNotMet(
+            f"expected a status of {before.at:%Y-%m-%dT%H:%M:%SZ} or later, as in {file}; got an older one",
+            reason="status-stale",
+            hint="it was kept back on its way; if the coordinator was set back to a backup, remove the file",
+        )
+
+
+def _anchors(found: TrustFile) -> tuple[Certificate, ...]:
     from fltrust.artifacts.trustroot import trusted_root_from
-    from fltrust.pki.bundle import chain_to_pem
 
     root = trusted_root_from(found.trusted_root)
-    return chain_to_pem(tuple(dict.fromkeys(ca.anchor for ca in root.certificate_authorities)))
+    return tuple(dict.fromkeys(ca.anchor for ca in root.certificate_authorities))
+
+
+def _roots(found: TrustFile) -> bytes:
+    from fltrust.pki.bundle import chain_to_pem
+
+    return chain_to_pem(_anchors(found))
 
 
 def _fields(found: TrustFile) -> Row:

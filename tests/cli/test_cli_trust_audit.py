@@ -6,9 +6,12 @@ import hashlib
 import json
 import stat
 import subprocess
+import threading
 from base64 import b64decode
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,28 @@ def test_a_public_trust_file_under_another_root_is_not_written(lab: Lab, tmp_pat
     assert (unpinned.returncode, out.exists()) == (8, False)
     closed = ("--url", "http://127.0.0.1:1", "--pin", root_of(lab))
     assert lab.fltrust("trust", "export", str(out), *closed, check=False).returncode == 9
+
+
+def test_a_trust_file_is_not_replaced_by_an_older_one(lab: Lab, tmp_path: Path) -> None:
+    """Whoever sits in between can keep an old file and hand it out, for an hour at least."""
+    (tmp_path / "kept").mkdir()
+    old, mine = tmp_path / "kept" / "trust.json", tmp_path / "mine.json"
+    lab.fltrust("trust", "export", str(old))
+    lab.fltrust("join", stdin=lab.fltrust("token", "create", "gone", "--role", "signer").stdout)
+    lab.fltrust("revoke", "signer/gone", "--reason", "key-compromise")
+    lab.fltrust("trust", "export", str(mine))
+    newer = mine.read_bytes()
+    assert newer != old.read_bytes()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "kept"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as between:
+        threading.Thread(target=between.serve_forever, daemon=True).start()
+        pinned = ("--url", f"http://127.0.0.1:{between.server_port}", "--pin", root_of(lab))
+        done = lab.fltrust("trust", "export", str(mine), *pinned, check=False)
+        assert done.returncode == 15, done.stderr
+        assert mine.read_bytes() == newer
+        lab.fltrust("trust", "export", str(tmp_path / "first.json"), *pinned)
+        between.shutdown()
+    lab.fltrust("trust", "export", str(mine))
 
 
 def test_a_trust_file_is_shown_and_one_that_was_altered_is_refused(lab: Lab, tmp_path: Path) -> None:
