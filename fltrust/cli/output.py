@@ -16,6 +16,10 @@ from fltrust.clock import to_rfc3339
 _OBEYED = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls but the tab, marks that turn the direction of text, and halves of surrogate pairs."""
 
+_GAP = 2
+_LEAST = 8
+"""Characters between columns, and what a column that folds should have at least."""
+
 Row = Mapping[str, object]
 """Cells are text, numbers, aware times, None, and lists and mappings of these."""
 
@@ -23,6 +27,7 @@ Row = Mapping[str, object]
 def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool, empty: str) -> None:
     """Print rows as a table of `columns` (key → heading), or all of them as a JSON array.
 
+    One row that is wider than the terminal is printed as lines, one for each column.
     A table shows `participant/site-a` for a SPIFFE ID: a command speaks of one trust domain.
     """
     found = list(rows)
@@ -32,15 +37,28 @@ def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool
     if not found:
         say(empty)
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False, markup=False, emoji=False)
+    cells = [[text_of(row.get(key)) for key in columns] for row in found]
+    headings = list(columns.values())
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    if len(found) == 1 and sum(widths) + _GAP * (len(widths) - 1) > console.width:
+        _print_record(headings, cells[0])
+        return
+    # The first names the row: it is there to be copied. A time is read as a whole, where there is room.
+    whole = [number == 0 or _is_time(row.get(key) for row in found) for number, key in enumerate(columns)]
+    least = (width if keep else min(width, _LEAST) for width, keep in zip(widths, whole, strict=True))
+    if sum(least) + _GAP * (len(widths) - 1) > console.width:
+        whole = [number == 0 for number in range(len(widths))]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(columns.values()):  # the first names the row: it is there to be copied
-        table.add_column(heading, overflow="fold", no_wrap=number == 0)
-    for row in found:
-        table.add_row(*(text_of(row.get(key)) for key in columns))
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    for heading, keep in zip(headings, whole, strict=True):
+        table.add_column(heading, overflow="fold", no_wrap=keep)
+    for row_cells in cells:
+        table.add_row(*row_cells)
+    console.print(table)
 
 
 def print_json(value: object, *, lines: bool = False) -> None:
@@ -78,6 +96,16 @@ def text_of(value: object) -> str:
     if isinstance(value, Sequence):
         return ", ".join(text_of(v) for v in value)
     raise TypeError(f"no text form for {type(value).__name__}")
+
+
+def _print_record(headings: Sequence[str], cells: Sequence[str]) -> None:
+    width = max(map(len, headings)) + _GAP
+    for heading, cell in zip(headings, cells, strict=True):
+        sys.stdout.write(f"{heading:{width}}{cell}\n")
+
+
+def _is_time(values: Iterable[object]) -> bool:
+    return all(value is None or isinstance(value, datetime) for value in values)
 
 
 def _escaped(character: str) -> str:

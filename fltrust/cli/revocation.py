@@ -159,10 +159,7 @@ def _tell_tainted(radius: BlastRadius) -> None:
 
     who = text_of(str(radius.participant))
     if radius.aggregates or radius.models:
-        say(
-            f"Tainted by updates of {who} since {text_of(radius.since)}: "
-            f"{len(radius.aggregates)} aggregates, {len(radius.models)} models."
-        )
+        say(f"Tainted by updates of {who} since {text_of(radius.since)}:")
     tell(radius)
 
 

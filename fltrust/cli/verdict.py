@@ -34,7 +34,8 @@ def lines_of(found: VerifiedModel) -> Iterator[str]:
     if found.lineage is not None:
         names = sorted(name.rpartition("/")[2] for name in found.lineage.participants)
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
-        yield f"  rounds        {found.lineage.rounds} (runs {', '.join(str(r) for r in found.lineage.runs)})"
+        runs = [str(run) for run in found.lineage.runs]
+        yield f"  rounds        {found.lineage.rounds} (run{'s' if len(runs) != 1 else ''} {', '.join(runs)})"
         yield f"  participants  {len(names)}: {shown}" if names else "  participants  0"
     if found.status is not None:
         yield f"  status        epoch {int(found.status.epoch)} of {text_of(found.status.at)}"

@@ -41,16 +41,21 @@ def register(app: typer.Typer) -> None:
 def verify(
     path: Annotated[Path, typer.Argument(help="The model: a file or a directory.", show_default=False)],
     trust: TrustOption = None,
-    policy: Annotated[Path | None, typer.Option(help="What to demand, in TOML.", show_default=False)] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(envvar="FLTRUST_POLICY", help="What to demand, in TOML.", show_default=False),
+    ] = None,
     identity: Annotated[
         str | None,
         typer.Option(
+            envvar="FLTRUST_IDENTITY",
             help="Who must have signed: a SPIFFE ID ('*' allowed in its path), or a name with --issuer.",
             show_default=False,
         ),
     ] = None,
     issuer: Annotated[
-        str | None, typer.Option(help="The OIDC issuer of the identity.", show_default=False)
+        str | None,
+        typer.Option(envvar="FLTRUST_ISSUER", help="The OIDC issuer of the identity.", show_default=False),
     ] = None,
     signature: Annotated[
         Path | None, typer.Option(help="Default: beside the model.", show_default=False)

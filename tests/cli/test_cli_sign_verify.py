@@ -37,7 +37,8 @@ ANY_SIGNER = f"spiffe://{DOMAIN}/signer/*"
 
 @pytest.fixture(autouse=True)
 def _no_trust_of_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FLTRUST_TRUST", raising=False)
+    for variable in ("FLTRUST_TRUST", "FLTRUST_POLICY", "FLTRUST_IDENTITY", "FLTRUST_ISSUER"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
@@ -104,6 +105,17 @@ def test_the_trust_file_may_stand_in_the_environment(
     assert run(arguments) == MALFORMED
     monkeypatch.setenv("FLTRUST_TRUST", str(world.folder / "trust.json"))
     assert run(arguments) == 0
+
+
+def test_policy_and_identity_may_stand_in_the_environment_and_an_option_goes_before(
+    world: SignedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert verify(world, identity=None) == EXIT_CODES[UntrustedSigner]
+    monkeypatch.setenv("FLTRUST_IDENTITY", ANY_SIGNER)
+    assert verify(world, identity=None) == 0
+    assert verify(world, identity=f"spiffe://{DOMAIN}/signer/other") == EXIT_CODES[UntrustedSigner]
+    monkeypatch.setenv("FLTRUST_POLICY", policy(world, "[lineage]\nmin-rounds = 3\n"))
+    assert verify(world, identity=None) == EXIT_CODES[PolicyNotMet]
 
 
 def test_each_refusal_has_its_own_exit_code(world: SignedWorld) -> None:

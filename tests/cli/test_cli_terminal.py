@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from fltrust.cli.output import print_rows, say, shown, text_of
@@ -37,3 +39,33 @@ def test_a_cell_of_a_table_is_no_command() -> None:
 def test_a_cell_of_a_table_is_no_markup(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([{"name": name}], columns={"name": "NAME"}, as_json=False, empty="")
     assert name in capsys.readouterr().out
+
+
+_AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+
+
+def test_one_row_too_wide_for_the_terminal_is_printed_as_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"name": "spiffe://hospitals.example/participant/site-a", "at": _AT, "state": "/srv/" + "x" * 80}
+    print_rows([row], columns={"name": "IDENTITY", "at": "SINCE", "state": "STATE"}, as_json=False, empty="")
+    assert capsys.readouterr().out.splitlines() == [
+        "IDENTITY  participant/site-a",
+        f"SINCE     {text_of(_AT)}",
+        f"STATE     {row['state']}",
+    ]
+
+
+@pytest.mark.parametrize(("columns", "is_whole"), [("80", True), ("40", False)])
+def test_a_time_in_a_table_is_not_folded_where_there_is_room(
+    columns: str, is_whole: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    rows = [{"name": "site-a", "serial": "5e" * 20, "at": _AT, "by": "operator/admin"} for _ in range(2)]
+    headings = {"name": "WHO", "serial": "CERTIFICATE", "at": "AT", "by": "BY"}
+    print_rows(rows, columns=headings, as_json=False, empty="")
+    said = capsys.readouterr().out
+    assert (text_of(_AT) in said) is is_whole
+    assert max(map(len, said.splitlines())) <= int(columns)
+    assert said.count("site-a") == 2
