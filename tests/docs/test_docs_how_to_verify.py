@@ -41,7 +41,7 @@ def lay_out(folder: Path) -> None:
         (folder / "digits" / "config.json").write_text("{}\n")
         arrays = {name: array.numpy() for name, array in result.arrays.items()}
         save_file(arrays, folder / "digits" / "model.safetensors")
-        desk = federation.coordinator.session(federation.coordinator.enroll("release", Role.SIGNER))
+        desk = federation.coordinator.session(federation.coordinator.enroll("release-signer", Role.SIGNER))
         sign(folder / "digits", desk=desk, lineage=desk)
         (folder / "trust.json").write_bytes(desk.trust_file())
 
@@ -60,7 +60,7 @@ def test_the_commands_of_the_page_run_as_they_stand(tmp_path: Path) -> None:
         timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "spiffe://hospitals.example/signer/release" in done.stdout
+    assert "spiffe://hospitals.example/signer/release-signer" in done.stdout
     assert json.loads((tmp_path / "verdict.json").read_text())
     assert (tmp_path / "served" / "model.safetensors").exists()
     assert "error [file-changed]" in done.stderr
