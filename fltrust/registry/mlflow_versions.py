@@ -6,6 +6,7 @@ Imports MLflow: load it only from inside `fltrust.registry.mlflow_store.open_gat
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,7 +30,8 @@ class GatedStore(SqlAlchemyStore):  # type: ignore[misc]  # MLflow is not there 
     1. A new version is verified where its files lie on the server, before it is written.
     2. What was verified is where the version points; if not, the version is taken back.
     3. An alias or stage is given only to a version that verifies at that moment.
-    4. Tags that start with ``fltrust.`` are the gate's own: clients cannot write or delete them.
+    4. Tags that start with ``fltrust.`` are the gate's own: clients cannot write or delete them, of
+       versions or of the models that hold them.
     """
 
     def __init__(self, db_uri: str, judge: Judge) -> None:
@@ -47,7 +49,7 @@ class GatedStore(SqlAlchemyStore):  # type: ignore[misc]  # MLflow is not there 
         local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> Any:
-        own = [tag for tag in tags or () if not tag.key.startswith(TAG_PREFIX)]  # 4
+        own = _clients_own(tags)  # 4
         kept: dict[str, Any] = {
             "run_id": run_id,
             "run_link": run_link,
@@ -77,6 +79,19 @@ class GatedStore(SqlAlchemyStore):  # type: ignore[misc]  # MLflow is not there 
         if stage.lower() not in ("none", "archived"):
             self._promote(name, version)  # 3
         return super().transition_model_version_stage(name, version, stage, archive_existing_versions)
+
+    def create_registered_model(
+        self, name: str, tags: Iterable[Any] | None = None, *others: Any, **more: Any
+    ) -> Any:
+        return super().create_registered_model(name, _clients_own(tags), *others, **more)  # 4
+
+    def set_registered_model_tag(self, name: str, tag: Any) -> Any:
+        _leave_alone(tag.key)  # 4
+        return super().set_registered_model_tag(name, tag)
+
+    def delete_registered_model_tag(self, name: str, key: str) -> Any:
+        _leave_alone(key)  # 4
+        return super().delete_registered_model_tag(name, key)
 
     def set_model_version_tag(self, name: str, version: str, tag: Any) -> Any:
         _leave_alone(tag.key)  # 4
@@ -128,8 +143,17 @@ def _enforce(verdict: Verdict) -> None:
         raise _refusal(verdict.message())
 
 
+def _clients_own(tags: Iterable[Any] | None) -> list[Any]:
+    return [tag for tag in tags or () if not _is_gates(tag.key)]
+
+
+def _is_gates(key: str) -> bool:
+    """As a database may compare: some take letters of another case or width for the same key."""
+    return unicodedata.normalize("NFKC", key).strip().casefold().startswith(TAG_PREFIX)
+
+
 def _leave_alone(key: str) -> None:
-    if key.startswith(TAG_PREFIX):
+    if _is_gates(key):
         raise _refusal(f"tags that start with {TAG_PREFIX!r} are written by fltrust alone")
 
 

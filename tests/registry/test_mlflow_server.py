@@ -174,6 +174,17 @@ def test_a_client_cannot_write_or_delete_the_gates_tags(mlflow: Server, client: 
     assert client.do("tag", name="marked", version="1", key="stage", value="x") is None
 
 
+def test_a_client_cannot_mark_a_whole_model_either(mlflow: Server, signed: Path) -> None:
+    forged = [{"key": "fltrust.attestation", "value": "verified"}, {"key": "team", "value": "radiology"}]
+    status, body = mlflow.call("registered-models/create", name="whole", tags=forged)
+    assert status == 200, body
+    assert [tag["key"] for tag in body["registered_model"]["tags"]] == ["team"]
+    for key in ("fltrust.attestation", "FLTrust.attestation", "\uff46ltrust.attestation"):
+        mark = {"name": "whole", "key": key, "value": "verified"}
+        refused = mlflow.call("registered-models/set-tag", **mark)
+        assert (refused[0], "written by fltrust alone" in str(refused[1])) == (400, True), refused
+
+
 def test_a_copy_of_a_version_goes_through_the_gate_too(mlflow: Server, client: Client, signed: Path) -> None:
     status, body = mlflow.register("origin", signed)
     assert status == 200, body
