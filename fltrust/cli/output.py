@@ -17,8 +17,9 @@ _OBEYED = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 """Controls but the tab, marks that turn the direction of text, and halves of surrogate pairs."""
 
 _GAP = 2
-_LEAST = 8
-"""Characters between columns, and what a column that folds should have at least."""
+"""Characters between columns."""
+_WORD, _DAY, _FOLDED = 16, 12, 16
+"""What is no wider reads as a word; what a time, and anything else that folds, should have at least."""
 
 Row = Mapping[str, object]
 """Cells are text, numbers, aware times, None, and lists and mappings of these."""
@@ -48,13 +49,9 @@ def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool
     if len(found) == 1 and sum(widths) + _GAP * (len(widths) - 1) > console.width:
         _print_record(headings, cells[0])
         return
-    # The first names the row: it is there to be copied. A time is read as a whole, where there is room.
-    whole = [number == 0 or _is_time(row.get(key) for row in found) for number, key in enumerate(columns)]
-    least = (width if keep else min(width, _LEAST) for width, keep in zip(widths, whole, strict=True))
-    if sum(least) + _GAP * (len(widths) - 1) > console.width:
-        whole = [number == 0 for number in range(len(widths))]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, keep in zip(headings, whole, strict=True):
+    times = [_is_time(row.get(key) for row in found) for key in columns]
+    for heading, keep in zip(headings, _kept_whole(widths, times, room=console.width), strict=True):
         table.add_column(heading, overflow="fold", no_wrap=keep)
     for row_cells in cells:
         table.add_row(*row_cells)
@@ -102,6 +99,20 @@ def _print_record(headings: Sequence[str], cells: Sequence[str]) -> None:
     width = max(map(len, headings)) + _GAP
     for heading, cell in zip(headings, cells, strict=True):
         sys.stdout.write(f"{heading:{width}}{cell}\n")
+
+
+def _kept_whole(widths: Sequence[int], times: Sequence[bool], *, room: int) -> list[bool]:
+    """Which columns do not fold: the first, which is there to be copied; then words; then times."""
+    first = [number == 0 for number in range(len(widths))]
+    words = [is_first or width <= _WORD for is_first, width in zip(first, widths, strict=True)]
+    for whole in ([a or b for a, b in zip(words, times, strict=True)], words):
+        least = sum(
+            width if keep else min(width, _DAY if is_time else _FOLDED)
+            for width, keep, is_time in zip(widths, whole, times, strict=True)
+        )
+        if least + _GAP * (len(widths) - 1) <= room:
+            return whole
+    return first
 
 
 def _is_time(values: Iterable[object]) -> bool:

@@ -57,15 +57,19 @@ def test_one_row_too_wide_for_the_terminal_is_printed_as_lines(
     ]
 
 
-@pytest.mark.parametrize(("columns", "is_whole"), [("80", True), ("40", False)])
-def test_a_time_in_a_table_is_not_folded_where_there_is_room(
-    columns: str, is_whole: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("columns", "is_word_whole", "is_time_whole"), [(80, 1, 1), (60, 1, 0), (40, 0, 0)])
+def test_in_a_narrow_table_digests_fold_before_times_and_times_before_words(
+    columns: int,
+    is_word_whole: int,
+    is_time_whole: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("COLUMNS", str(columns))
     rows = [{"name": "site-a", "serial": "5e" * 20, "at": _AT, "by": "operator/admin"} for _ in range(2)]
     headings = {"name": "WHO", "serial": "CERTIFICATE", "at": "AT", "by": "BY"}
     print_rows(rows, columns=headings, as_json=False, empty="")
     said = capsys.readouterr().out
-    assert (text_of(_AT) in said) is is_whole
-    assert max(map(len, said.splitlines())) <= int(columns)
+    assert ("operator/admin" in said, text_of(_AT) in said) == (bool(is_word_whole), bool(is_time_whole))
+    assert max(map(len, said.splitlines())) <= columns
     assert said.count("site-a") == 2
