@@ -167,7 +167,7 @@ class Rounds(RuleBasedStateMachine):
             }
         )
         # Everybody is addressed, also those who are barred: the grid has to know better.
-        # Flower keeps for the whole process whose run it is; the one before this example may still have a thread.
+        # Flower keeps for the process whose run it is; the example before may still have a thread.
         _private.become_server_app(int(self.federation.run_id))
         messages = [Message(content, self._participant(i).node_id, "train") for i in range(SITES)]
         self.thread = threading.Thread(target=self._exchange, args=(messages,))
