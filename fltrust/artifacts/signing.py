@@ -15,12 +15,14 @@ from fltrust.artifacts.bundle import SigstoreBundle
 from fltrust.artifacts.envelope import SignedEnvelope
 from fltrust.artifacts.evidence import Trust, VerifiedStatement, verify_bundle
 from fltrust.artifacts.hashing import Progress
+from fltrust.artifacts.judgement import verify_status
 from fltrust.artifacts.lineage import write_lineage
 from fltrust.artifacts.manifest import lineage_beside, sidecar_paths
 from fltrust.artifacts.measuring import build_manifest
 from fltrust.artifacts.oms import LineageLink, ModelStatement
 from fltrust.artifacts.ports import EntryKind, LineageArchive, SigningDesk, StepOfRun
 from fltrust.artifacts.provenance import Provenance
+from fltrust.artifacts.status import TaintedAggregate, TaintedModel
 from fltrust.artifacts.trustfile import TrustFile
 from fltrust.errors import EvidenceInvalid, EvidenceMissing, Malformed, NotFound
 from fltrust.files import write_durably
@@ -40,6 +42,8 @@ class SignedModel:
     evidence: VerifiedStatement
     bundle: Digest
     """SHA-256 of the signature's file."""
+    taint: TaintedAggregate | TaintedModel | None = None
+    """What the status of the moment says of it: verifiers with a new trust file refuse a tainted model."""
 
     @property
     def signer(self) -> str:
@@ -116,7 +120,8 @@ def sign(
     # 4.
     bundle = desk.countersign(envelope.to_json(), certificate, entry_kind=entry_kind)
     # 5.
-    evidence = _check_own(bundle, envelope, _trust(trust, lineage))
+    trusted = _trust(trust, lineage)
+    evidence = _check_own(bundle, envelope, trusted)
     # 6.
     sidecars = sidecar_paths(model)
     signature = sidecars.signature if out is None else Path(out)
@@ -132,6 +137,7 @@ def sign(
         statement=statement,
         evidence=evidence,
         bundle=Digest.sha256_of(bundle),
+        taint=_taint(trusted, statement),
     )
 
 
@@ -181,6 +187,15 @@ def _trust(trust: TrustFile | Trust | None, lineage: LineageArchive | None) -> T
             raise Malformed("expected a trust file to verify the new signature against, got none")
         trust = TrustFile.parse(lineage.trust_file())
     return Trust.of(trust)
+
+
+def _taint(trust: Trust, statement: ModelStatement) -> TaintedAggregate | TaintedModel | None:
+    if trust.file.status is None:
+        return None
+    tensors = [*statement.tensor_sets.values()]
+    if statement.lineage is not None:
+        tensors.append(statement.lineage.aggregate)
+    return verify_status(trust.file.status, trust=trust).taint_of(tensors, statement.subject)
 
 
 def _check_own(bundle: bytes, envelope: SignedEnvelope, trust: Trust) -> VerifiedStatement:

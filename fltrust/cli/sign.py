@@ -9,7 +9,7 @@ import typer
 
 from fltrust.artifacts.ports import EntryKind, StepOfRun
 from fltrust.cli.options import AsJson, State
-from fltrust.cli.output import print_json, text_of
+from fltrust.cli.output import print_json, say, text_of
 from fltrust.errors import Conflict, Malformed, NotFound
 from fltrust.identity import Name, Role
 
@@ -161,6 +161,7 @@ def _tell(signed: SignedModel, *, as_json: bool) -> None:
                 "statement": str(evidence.payload_digest),
                 "run": None if link is None else str(int(link.run_id)),
                 "step": None if link is None else link.step,
+                "tainted": signed.taint is not None,
             }
         )
         return
@@ -170,6 +171,9 @@ def _tell(signed: SignedModel, *, as_json: bool) -> None:
         typer.echo("  lineage    none: the coordinator knows no aggregate with these tensors")
     else:
         typer.echo(f"  lineage    {signed.lineage} (step {link.step} of run {link.run_id})")
+    if signed.taint is not None:
+        how = "contains" if signed.taint.is_direct else "descends from"
+        say(f"  tainted    it {how} compromised updates: whoever has a new trust file refuses it")
 
 
 def _sign_keyless(

@@ -109,7 +109,7 @@ def test_the_repaired_model_is_accepted_where_the_poisoned_one_is_refused(
     world: World, tmp_path: Path
 ) -> None:
     federation, since = world.federation, world.signed_at(3)
-    federation.sign(tmp_path / "poisoned.safetensors", world.result.arrays)
+    assert federation.sign(tmp_path / "poisoned.safetensors", world.result.arrays).taint is None
     identity = str(federation.signer)
     assert artifacts.verify(
         tmp_path / "poisoned.safetensors", trust=federation.trust_file(), identity=identity
@@ -117,6 +117,9 @@ def test_the_repaired_model_is_accepted_where_the_poisoned_one_is_refused(
     federation.revoke(BAD, compromised_since=since)
     with pytest.raises(Tainted):
         artifacts.verify(tmp_path / "poisoned.safetensors", trust=federation.trust_file(), identity=identity)
+    taint = federation.sign(tmp_path / "again.safetensors", world.result.arrays).taint
+    assert taint is not None  # the signer is told at once, not by the first who verifies
+    assert taint.is_direct
 
     found = world.replay(since=since)
     repaired = tmp_path / "repaired.safetensors"
