@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fltrust import strictjson
 from fltrust.artifacts import recipe
+from fltrust.artifacts.oms import parse_statement
 from fltrust.artifacts.policy import Policy
+from fltrust.artifacts.provenance import Provenance
 from fltrust.artifacts.tensors import SET_TYPE, RawTensor, manifest_of
+from fltrust.identity import Digest
 from fltrust.tlog.checkpoint import Checkpoint
 from fltrust.tlog.entries import parse_entry
 from fltrust.tlog.merkle import leaf_hash, node_hash
@@ -88,3 +94,21 @@ def test_the_reference_s_policy_is_read_and_has_the_defaults_that_it_states() ->
     assert found.aggregators
     assert found.max_status_age == timedelta(days=7)
     assert replace(found, signers=(), aggregators=(), max_status_age=None, digest=defaults.digest) == defaults
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("model", lambda payload: parse_statement(payload).encode()),
+        ("provenance", lambda payload: Provenance.from_payload(payload).to_payload()),
+    ],
+)
+def test_a_worked_statement_is_read_and_has_the_digest_that_stands_beside_it(
+    name: str, again: Callable[[bytes], bytes]
+) -> None:
+    page = (DOCS / "signed-models.md").read_text()
+    found = re.search(rf"`([0-9a-f]{{64}})`:\n\n<!-- worked:{name} -->\n```json\n(.*?)```", page, re.DOTALL)
+    assert found
+    payload = strictjson.encode(json.loads(found[2]))
+    assert again(payload) == payload
+    assert Digest.sha256_of(payload).hex == found[1]
