@@ -299,6 +299,7 @@ class AgentHost:
             "certificate-renewed",
             identity=str(self.spiffe_id),
             serial=certificate.serial.hex,
+            key=str(certificate.key_id),
             not_after=certificate.not_after,
         )
 

@@ -175,13 +175,16 @@ def _print_identity(folder: Path, *, as_json: bool) -> None:
 
 def _identity_row(folder: Path) -> dict[str, object]:
     from fltrust.agent.state import AgentState
-    from fltrust.identity import Serial
+    from fltrust.identity import KeyId, Serial
+    from fltrust.keys.openssh import spki_der
+    from fltrust.pki.leaf import read_leaf
 
     opened = AgentState.open(folder)
     leaf = opened.load_chain()[0]
     return {
         "spiffe_id": str(opened.spiffe_id),
         "serial": Serial(leaf.serial_number).hex,
+        "key": str(KeyId.of_spki(spki_der(read_leaf(leaf).public_key))),
         "not_after": leaf.not_valid_after_utc,
         "coordinator": opened.record.address,
         "node_key": opened.record.node_key,

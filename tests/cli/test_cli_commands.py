@@ -63,7 +63,11 @@ def test_a_damaged_token_is_refused_without_being_repeated(lab: Lab) -> None:
 def test_status_shows_the_identities_of_this_machine(lab: Lab) -> None:
     lab.join("site-status")
     shown = {row["spiffe_id"]: row for row in lab.fltrust_json("status")}
-    assert f"spiffe://{lab.domain}/participant/site-status" in shown
+    row = shown[f"spiffe://{lab.domain}/participant/site-status"]
+    pem = (Path(row["state"]) / "identity.pem").read_bytes()
+    command = "openssl x509 -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum"
+    told = subprocess.run(["sh", "-c", command], input=pem, capture_output=True, check=True)
+    assert row["key"] == told.stdout.decode().split()[0]
     assert f"spiffe://{lab.domain}/operator/admin" in shown
 
 
