@@ -48,7 +48,8 @@ def require_content(model: Path, signed: Manifest, policy: Policy, warnings: lis
 
 def require_no_pickles(model: Path, signed: Manifest) -> None:
     """Raise `PolicyNotMet` for a file that begins as a pickle of protocol 2 or later does, or is a zip
-    archive with one in it, whatever its name says. Step 15: for files whose bytes were verified."""
+    archive with one in it or that cannot be read, whatever its name says. Step 15: for files whose bytes
+    were verified."""
     for entry in signed.files:
         if _begins_as_pickle(_place(model, entry)):
             raise _pickle_refused(_name(model, entry))
@@ -93,5 +94,5 @@ def _begins_as_pickle(path: Path) -> bool:
             with zipfile.ZipFile(path) as archive:
                 return any(name.lower().endswith(_PICKLED_NAMES) for name in archive.namelist())
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
+        return True  # what cannot be looked into here may be read by a loader that is more forgiving
     return False

@@ -24,7 +24,8 @@ The steps are those of `docs/reference/verification.md`, and numbered in the cod
     the first arrays, each link signed by an aggregator whom the policy allows and logged.
 13. The policy's demands on rounds, participants, apps and content are met.
 14. The bytes are the signed ones: every file, no more and no fewer.
-15. No file begins as a pickle does, where the policy refuses pickles.
+15. Where the policy refuses pickles: no file begins as one does, or is a zip archive that has one in it or
+   cannot be looked into.
 
 Steps 1 to 8 and 14 say whether the evidence is genuine, the others whether it will do. A policy in
 ``advisory`` mode lets the others tell what they would refuse, in `VerifiedModel.refusals`; what is

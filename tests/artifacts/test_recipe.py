@@ -531,6 +531,13 @@ def test_a_pickle_under_another_name_is_found_out(tmp_path: Path) -> None:
     assert [found.reason for found in told.refusals] == ["pickle"]
 
 
+def test_an_archive_that_cannot_be_looked_into_is_no_better_than_a_pickle(tmp_path: Path) -> None:
+    world = SignedWorld.make(tmp_path, name="weights.dat", data=b"PK\x03\x04 and no directory at the end")
+    world.sign()
+    assert world.verify().is_accepted
+    assert refusal(world, policy=Policy(allow_pickles=False)).reason == "pickle"
+
+
 # Advisory.
 
 
