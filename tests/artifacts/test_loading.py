@@ -229,8 +229,13 @@ def test_no_descriptor_is_left_open(file: Path) -> None:
 
 
 class _Payload:
+    """What unpickling turns into a folder."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
     def __reduce__(self) -> tuple[object, ...]:
-        return (os.mkdir, ("/tmp/fltrust-a-pickle-ran",))
+        return (os.mkdir, (str(self.trace),))
 
 
 def _saved(value: object) -> memoryview:
@@ -250,15 +255,15 @@ def test_plain_weights_that_torch_saved_are_loaded() -> None:
 def test_a_pickle_that_would_run_code_is_refused_though_its_bytes_are_verified(
     tmp_path: Path, wrap: object
 ) -> None:
-    path = tmp_path / "m.pt"
-    path.write_bytes(wrap({"w": _Payload()}))  # type: ignore[operator]
+    path, trace = tmp_path / "m.pt", tmp_path / "it-ran"
+    path.write_bytes(wrap({"w": _Payload(trace)}))  # type: ignore[operator]
     view = read_verified(path, build_manifest(path)).view
 
     with pytest.raises(ArtifactRefused) as caught:
         load_torch_bytes(view, "cpu")
 
     assert caught.value.reason == "pickle"
-    assert not os.path.exists("/tmp/fltrust-a-pickle-ran")
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04junk"])
