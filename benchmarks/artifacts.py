@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -66,8 +67,8 @@ class Signer:
         self.trust = load_trust(self.desk.trust_file())
         self.identity = str(self.desk.caller)
 
-    def sign(self, path: Path, **how: object) -> None:
-        sign(path, desk=self.desk, trust=self.trust, **how)  # type: ignore[arg-type]
+    def sign(self, path: Path, **how: Any) -> None:
+        sign(path, desk=self.desk, trust=self.trust, **how)
 
     def verify(self, path: Path) -> None:
         verify(path, trust=self.trust, identity=self.identity)

@@ -215,7 +215,7 @@ def _serve(folder: Path, out: Connection) -> None:
     )
     bundle, issuer = make_bundle(DOMAIN, [root]), Issuer(certificate=issuing, signer=issuing_signer)
     keeper = IdentityKeeper(issuer, bundle, clock=clock)
-    with open_store(f"sqlite:///{folder / 'state.db'}", clock=clock) as store:
+    with open_store(f"sqlite:///{folder / 'state.db'}") as store:
         authority = Authority(
             store=store,
             issuer=issuer,

@@ -117,7 +117,7 @@ class ServedWorld:
         self.operator = self._person(issued, signer)
 
     def start(self) -> None:
-        self.store = open_store(self.url, clock=self.clock)
+        self.store = open_store(self.url)
         self.keeper = IdentityKeeper(
             self.ca.issuer,
             self.ca.bundle,

@@ -166,7 +166,7 @@ class CredentialStore:
             for listener in listeners:
                 try:
                     listener(credentials)
-                except Exception:
+                except Exception:  # the certificate is renewed, whatever a listener makes of it
                     _log.exception("a listener failed on the new certificate of %s", self.spiffe_id)
 
     def save(self) -> None:

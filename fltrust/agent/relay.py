@@ -191,7 +191,7 @@ class Relay:
             self._complaints.say(error.reason, str(error))
         except OSError as error:
             _log.debug("a local connection ended: %s", error)
-        except Exception:
+        except Exception:  # this connection's trouble is not the relay's
             _log.exception("a connection of the relay failed")
         finally:
             self._slots.release()

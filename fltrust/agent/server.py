@@ -175,7 +175,7 @@ class AgentServer:
         except OSError:
             # Timed out or gone: a peer that does not speak is not answered.
             self._refusals.count("connection-lost")
-        except Exception:
+        except Exception:  # this connection's trouble is not the agent's
             _log.exception("a connection to the agent failed")
         finally:
             connection.close()
@@ -195,7 +195,7 @@ class AgentServer:
                     hint="is this the agent of another role?",
                 )
             return handler(request)
-        except Exception as error:
+        except Exception as error:  # told to the caller, whatever it is
             return pb.AgentResponse(error=agent_error_to_pb(error))
 
     def _follow(self, connection: socket.socket, log: FeedLog, position: Epoch) -> None:

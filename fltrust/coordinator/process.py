@@ -155,7 +155,7 @@ def _opened(
     settings = read_settings(folder)
     bundle = load_bundle(folder / "ca")
     issuer = load_issuer(folder / "ca", passphrase=issuing_passphrase, clock=clock)
-    with open_store(settings.database_url(folder), clock=clock) as store:
+    with open_store(settings.database_url(folder)) as store:
         # Under the database's lock: nobody else makes or renews these.
         notary = open_notary(folder, issuer, passphrase=issuing_passphrase, clock=clock)
         keeper = IdentityKeeper(

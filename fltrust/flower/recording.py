@@ -119,7 +119,7 @@ class LineageRecorder:
             draft = self._waiting[0]
             key = RoundKey(draft.run_id, draft.step, draft.round, Phase.TRAIN)
             try:
-                bundle = self._services.patiently(lambda: agent.record_aggregate(draft), "record")  # noqa: B023
+                bundle = self._services.patiently(lambda: agent.record_aggregate(draft), "record")  # noqa: B023 - called at once
             except Unavailable as error:
                 self._services.go_on_without(error, what="recorded", key=key)
                 return
@@ -158,13 +158,13 @@ def recorded(
         return result
 
     had_own = "aggregate_train" in vars(strategy)
-    strategy.aggregate_train = aggregate_train  # type: ignore[method-assign]
+    strategy.aggregate_train = aggregate_train  # type: ignore[method-assign]  # shadowed, as said above
     try:
         yield
         recorder.finish()
     finally:
         if had_own:
-            strategy.aggregate_train = made  # type: ignore[method-assign]
+            strategy.aggregate_train = made  # type: ignore[method-assign]  # as it was
         else:
             del strategy.aggregate_train
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, select, update
 
-from fltrust.clock import Clock
 from fltrust.errors import Conflict, StorageUnavailable
 from fltrust.identity import Epoch, TrustDomain
 from fltrust.storage import tables
@@ -179,7 +178,7 @@ class Store:
             self.on_commit(step)
 
 
-def open_store(url: str, *, clock: Clock | None = None) -> Store:  # noqa: ARG001
+def open_store(url: str) -> Store:
     """Open the database at `url`, bring its schema up to date and hold it until `close`.
 
     ``sqlite:////path/state.db`` or a plain path (created 0600 in a folder of 0700), ``sqlite://`` (in

@@ -55,7 +55,7 @@ class ScratchCoordinator:
         self.ca = ca or ScratchCa.make(domain, now=self.clock.now())
         self.notary = notary or scratch_notary(self.ca.issuer, clock=self.clock)
         self.is_reachable = True
-        self._store = open_store(url, clock=self.clock)
+        self._store = open_store(url)
         identity = issue_identity(self.ca.issuer, self.ca.bundle, clock=self.clock)
         self.authority = Authority(
             store=self._store,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.artifacts.envelope import SignedEnvelope
@@ -90,9 +91,9 @@ class ScratchDesk:
         return tuple(c.public_bytes(Encoding.DER) for c in (issued, self.issuer.certificate))
 
     def certify(
-        self, public_key: object, *, lifetime: timedelta = DEFAULT_SIGNING_LIFETIME
+        self, public_key: EllipticCurvePublicKey, *, lifetime: timedelta = DEFAULT_SIGNING_LIFETIME
     ) -> x509.Certificate:
-        draft = SigningDraft.of(self.caller, public_key, now=self.clock.now(), lifetime=lifetime)  # type: ignore[arg-type]
+        draft = SigningDraft.of(self.caller, public_key, now=self.clock.now(), lifetime=lifetime)
         return issue_signer(self.issuer, draft, promise=self._promise).certificate
 
     def countersign(

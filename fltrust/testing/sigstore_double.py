@@ -27,7 +27,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fltrust import strictjson
 from fltrust.artifacts.trustroot import build_trusted_root
 from fltrust.clock import SystemClock
+from fltrust.errors import Malformed
 from fltrust.identity import TrustDomain
+from fltrust.keys.verify import is_p256
 from fltrust.pki.codesigning import ISSUER_OID, ISSUER_V2_OID, SigningDraft
 from fltrust.pki.profiles import key_usage
 from fltrust.pki.sct import issuer_key_hash, sct_extension, sign_sct
@@ -125,7 +127,9 @@ class SigstoreDouble:
         claims = json.loads(_unbase64url(token.split(".")[1]))
         key = x509.load_pem_x509_csr(csr_pem).public_key()
         desk, now = self.desk, datetime.now(UTC)
-        draft = SigningDraft.of(desk.caller, key, now=now)  # type: ignore[arg-type]
+        if not is_p256(key):
+            raise Malformed("expected a P-256 key to certify, got another kind")
+        draft = SigningDraft.of(desk.caller, key, now=now)
         subject, issuer = claims["sub"], claims["iss"]
         name = x509.RFC822Name(subject) if "@" in subject else x509.UniformResourceIdentifier(subject)
         builder = (

@@ -101,7 +101,7 @@ def _packed(value: Value, blobs: list[bytes | memoryview]) -> dict[str, object]:
     if isinstance(value, tuple):
         kind = scalar_type(value[0]).__name__ if value else ""
         return {"list": kind, "values": [_scalar(element, blobs) for element in value]}
-    return {"type": scalar_type(value).__name__, "value": _scalar(value, blobs)}  # type: ignore[arg-type]
+    return {"type": scalar_type(value).__name__, "value": _scalar(value, blobs)}  # type: ignore[arg-type]  # a scalar by now
 
 
 def _scalar(value: Scalar, blobs: list[bytes | memoryview]) -> object:
@@ -135,7 +135,7 @@ def _item(item: object, blobs: _Blobs) -> tuple[str, Value]:
         cls, values = fields.text("list", limit=8), fields.any("values")
         if not isinstance(values, list) or bool(cls) != bool(values):
             raise Malformed("expected the elements of a list in a packed content")
-        found = tuple(_unpacked(cls, element, blobs) for element in values)  # type: ignore[assignment]
+        found = tuple(_unpacked(cls, element, blobs) for element in values)  # type: ignore[assignment]  # all of one type
     else:
         found = _unpacked(fields.text("type", limit=8), fields.any("value"), blobs)
     fields.done()

@@ -43,7 +43,7 @@ class Federation:
         )
         self.bundle = make_bundle(DOMAIN, [root])
         self.issuer = Issuer(certificate=issuing, signer=issuing_signer)
-        self.store = open_store(f"sqlite:///{folder}/coordinator.db", clock=self.clock)
+        self.store = open_store(f"sqlite:///{folder}/coordinator.db")
         self.ports = ServerSettings(bootstrap=free_address(), address=free_address(), heartbeat=0.5)
         self.settings = AuthoritySettings(
             domain=DOMAIN,

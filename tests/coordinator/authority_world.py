@@ -124,7 +124,7 @@ class World:
         self.operator = self._member(signer, issued)
 
     def open(self) -> None:
-        self.store = open_store(self.url, clock=self.clock)
+        self.store = open_store(self.url)
         self.authority = Authority(
             store=self.store,
             issuer=self.ca.issuer,

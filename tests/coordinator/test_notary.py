@@ -244,23 +244,23 @@ def authority_of(home: Home, store: Store) -> Authority:
 
 def test_every_certificate_of_the_authority_stands_in_the_log_once_and_before_it_stamps(home: Home) -> None:
     url = f"sqlite:///{home.folder / 'state.db'}"
-    with open_store(url, clock=home.clock) as store:
+    with open_store(url) as store:
         authority = authority_of(home, store)
         assert logged(authority) == stamping(home)
         home.clock.at += timedelta(days=61)
         stamped = authority.notary.timestamps.certificate.public_bytes(Encoding.DER)
         assert logged(authority)[-1] == stamped
         assert logged(authority) == stamping(home)
-    with open_store(url, clock=home.clock) as store:
+    with open_store(url) as store:
         assert logged(authority_of(home, store)) == stamping(home)
     renew_issuing(home.folder / "ca", root_passphrase=b"root", clock=home.clock)
-    with open_store(url, clock=home.clock) as store:
+    with open_store(url) as store:
         assert logged(authority_of(home, store)) == stamping(home)
     assert len(stamping(home)) == 3
 
 
 def test_a_certificate_that_cannot_be_logged_is_not_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_store(f"sqlite:///{home.folder / 'state.db'}", clock=home.clock) as store:
+    with open_store(f"sqlite:///{home.folder / 'state.db'}") as store:
         authority = authority_of(home, store)
         before = authority.notary.timestamps.certificate
 

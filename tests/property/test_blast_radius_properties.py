@@ -58,7 +58,7 @@ def histories(draw: st.DrawFn) -> list[Node]:
 
 @contextmanager
 def stored(nodes: list[Node]) -> Iterator[Store]:
-    with open_store("sqlite://", clock=Clock()) as store:
+    with open_store("sqlite://") as store:
         with store.writing() as tx:
             _write(tx, nodes)
         yield store
