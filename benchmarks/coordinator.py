@@ -30,6 +30,7 @@ from fltrust.client import ClientSettings, CoordinatorClient, Credentials, enrol
 from fltrust.client.channel import channel_options, coordinator_of
 from fltrust.clock import SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import IdentityKeeper
 from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.server import CoordinatorServer
@@ -213,16 +214,15 @@ def _serve(folder: Path, out: Connection) -> None:
     issuing = create_issuing(
         root=root, root_signer=root_signer, public_key=issuing_signer.public_key, now=clock.now()
     )
-    bundle, issuer = make_bundle(DOMAIN, [root]), Issuer(certificate=issuing, signer=issuing_signer)
-    keeper = IdentityKeeper(issuer, bundle, clock=clock)
+    ca = CurrentCa(Issuer(certificate=issuing, signer=issuing_signer), make_bundle(DOMAIN, [root]))
+    keeper = IdentityKeeper(ca, clock=clock)
     with open_store(f"sqlite:///{folder / 'state.db'}") as store:
         authority = Authority(
             store=store,
-            issuer=issuer,
-            bundle=bundle,
+            ca=ca,
             signer=keeper.current.signer,
             chain=keeper.current.chain_der,
-            notary=scratch_notary(issuer, clock=clock),
+            notary=scratch_notary(ca, clock=clock),
             clock=clock,
             settings=AuthoritySettings(domain=DOMAIN, bootstrap="localhost:1", address="localhost:2"),
         )

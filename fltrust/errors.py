@@ -14,6 +14,7 @@
     │   ├── StatementRefused    signed, but says something else than it must
     │   ├── UpdateRefused       the content itself: digest, structure, policy
     │   ├── QuorumNotMet
+    │   ├── RequestDenied       an operator said no to it
     │   └── ArtifactRefused     a model, its signature or its lineage
     │       ├── Tampered            the bytes are not the ones that were signed
     │       ├── UntrustedSigner     signed, by somebody whom trust or policy does not name
@@ -28,6 +29,7 @@
         ├── CoordinatorUnavailable
         ├── AgentUnavailable
         ├── StaleView           trust view older than policy allows
+        ├── ApprovalPending     operators have yet to decide; ask again
         └── StorageUnavailable  disk full, read-only, locked
 
 A message says what was expected, what came and for whom; ``hint`` says what to
@@ -153,6 +155,12 @@ class QuorumNotMet(Refused):
     default_reason = "quorum-not-met"
 
 
+class RequestDenied(Refused):
+    """``reason``: ``request-denied``, or ``request-expired`` where nobody decided in time."""
+
+    default_reason = "request-denied"
+
+
 class ArtifactRefused(Refused):
     default_reason = "artifact-refused"
 
@@ -209,6 +217,12 @@ class AgentUnavailable(Unavailable):
 
 class StaleView(Unavailable):
     default_reason = Refusal.STALE_VIEW.value
+
+
+class ApprovalPending(Unavailable):
+    """The request was taken and waits for operators. `request_id` names it; ask again with the same key."""
+
+    default_reason = "approval-pending"
 
 
 class StorageUnavailable(Unavailable):

@@ -6,6 +6,9 @@ An identity is a SPIFFE ID (SPIFFE-ID, section 2) of a fixed shape:
     spiffe://<trust domain>/aggregator/<name>
     spiffe://<trust domain>/operator/<name>
     spiffe://<trust domain>/signer/<name>
+    spiffe://<trust domain>/server/<name>
+    spiffe://<trust domain>/device/<name>
+    spiffe://<trust domain>/workload/<name>
     spiffe://<trust domain>/coordinator
 
 Parsing is the only way in; a value that exists is well formed.
@@ -34,6 +37,12 @@ class Role(StrEnum):
     AGGREGATOR = "aggregator"
     OPERATOR = "operator"
     SIGNER = "signer"
+    SERVER = "server"
+    """A TLS server beside the federation, such as a host that serves a model. It may call nothing."""
+    DEVICE = "device"
+    """A machine that wants a client certificate of ours and nothing else."""
+    WORKLOAD = "workload"
+    """A process that an agent vouches for (SPIFFE Workload API), named after the agent's own identity."""
     COORDINATOR = "coordinator"
 
 
@@ -52,7 +61,7 @@ class TrustDomain(str):
 
 
 class Name(str):
-    """The name of a participant, aggregator, operator or signer: one lower-case DNS label."""
+    """The name of an identity within its role: one lower-case DNS label."""
 
     __slots__ = ()
 

@@ -17,6 +17,7 @@ from fltrust.client import CoordinatorClient, Credentials, enroll
 from fltrust.client.channel import coordinator_of, open_channel
 from fltrust.clock import SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import IdentityKeeper
 from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.serve import BackgroundServer
@@ -109,7 +110,8 @@ class ServedWorld:
         self.ca = ca or Authorities.make()
         self.settings = settings or ServerSettings(rate=10_000, burst=10_000, bootstrap_burst=10_000)
         self.lifetimes = lifetimes or {}
-        self.notary = scratch_notary(self.ca.issuer, clock=self.clock)
+        self.in_force = CurrentCa(self.ca.issuer, self.ca.bundle)
+        self.notary = scratch_notary(self.in_force, clock=self.clock)
         self._clients: list[CoordinatorClient] = []
         self.start()
         name = Name("root")
@@ -119,16 +121,14 @@ class ServedWorld:
     def start(self) -> None:
         self.store = open_store(self.url)
         self.keeper = IdentityKeeper(
-            self.ca.issuer,
-            self.ca.bundle,
+            self.in_force,
             clock=self.clock,
             lifetime=self.lifetimes.get(Role.COORDINATOR),
         )
         identity = self.keeper.current
         self.authority = Authority(
             store=self.store,
-            issuer=self.ca.issuer,
-            bundle=self.ca.bundle,
+            ca=self.in_force,
             signer=identity.signer,
             chain=identity.chain_der,
             notary=self.notary,

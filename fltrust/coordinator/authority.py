@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.desks import open_desks
 from fltrust.coordinator.enroller import Enroller, record_of
@@ -31,7 +32,6 @@ from fltrust.errors import Conflict, NotFound
 from fltrust.identity import Epoch, Name, Role, SpiffeId
 from fltrust.keys.file import FileSigner, generate
 from fltrust.keys.signer import Signer
-from fltrust.pki.issuing import Issuer
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.pki.verify import verify_certificate
 from fltrust.revocation.events import EventKind, TrustEvent
@@ -58,8 +58,7 @@ class Authority:
         self,
         *,
         store: Store,
-        issuer: Issuer,
-        bundle: TrustBundle,
+        ca: CurrentCa,
         signer: Signer,
         chain: Sequence[bytes],
         notary: NotaryKeys,
@@ -68,13 +67,10 @@ class Authority:
         names: PublicNaming | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        if not issuer.domain == bundle.domain == settings.domain:
-            raise Conflict(
-                f"expected one trust domain, got {issuer.domain} (issuer), {bundle.domain} (bundle) "
-                f"and {settings.domain} (settings)"
-            )
+        if ca.domain != settings.domain:
+            raise Conflict(f"expected a CA of {settings.domain}, got one of {ca.domain}")
         store.claim(settings.domain)
-        self._bundle = bundle
+        self.ca = ca
         self._clock = clock
         self.settings = settings
         self.counters = Counters()
@@ -86,16 +82,15 @@ class Authority:
         self.enroller = Enroller(
             ledger=self.ledger,
             sequencer=self.sequencer,
-            issuer=issuer,
-            bundle=bundle,
+            ca=ca,
             settings=settings,
             checkers=(JoinTokenChecker(),),
         )
-        self.tokens = TokenOffice(ledger=self.ledger, bundle=bundle, settings=settings, entropy=entropy)
+        self.tokens = TokenOffice(ledger=self.ledger, ca=ca, settings=settings, entropy=entropy)
         self.rounds = RoundDesk(
             ledger=self.ledger,
             domain=settings.domain,
-            bundle=bundle,
+            ca=ca,
             identity=SigningIdentity(signer, tuple(chain)),
             log_key=self.log_key,
             counters=self.counters,
@@ -104,9 +99,8 @@ class Authority:
         self.desks = open_desks(
             ledger=self.ledger,
             sequencer=self.sequencer,
-            issuer=issuer,
+            ca=ca,
             notary=notary,
-            bundle=bundle,
             names=names or PublicNaming(),
             log_key=self.log_key,
             counters=self.counters,
@@ -118,7 +112,7 @@ class Authority:
 
     def bundle(self) -> TrustBundle:
         """The roots of the trust domain."""
-        return self._bundle
+        return self.ca.bundle
 
     def enroll(self, request: EnrollRequest) -> Issued:
         """Spend the evidence and issue; see `Enroller.enroll`. What is refused leaves it unspent."""
@@ -207,7 +201,7 @@ class Authority:
     def use_identity(self, signer: Signer, chain: Sequence[bytes]) -> None:
         """Sign receipts with this identity from now on; its certificate is recorded like every other."""
         certificate = verify_certificate(
-            tuple(chain), bundle=self._bundle, at=self._clock.now(), expect_role=Role.COORDINATOR
+            tuple(chain), bundle=self.ca.bundle, at=self._clock.now(), expect_role=Role.COORDINATOR
         )
         if certificate.key_id != signer.key_id:
             raise Conflict("expected the certificate of the coordinator's key, got another key's")

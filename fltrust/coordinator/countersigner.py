@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fltrust.artifacts.envelope import SignedEnvelope
 from fltrust.artifacts.ports import EntryKind
 from fltrust.artifacts.rekor import assemble_bundle, build_body, promise_payload
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.enroller import record_of
 from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.notary import NotaryKeys
 from fltrust.identity import SpiffeId
 from fltrust.pki.codesigning import IssuedSigner, SigningDraft, issue_signer
-from fltrust.pki.issuing import Issuer
 from fltrust.pki.sct import SignedCertificateTimestamp, sign_sct
 from fltrust.tlog.checkpoint import add_signatures, sign_checkpoint
 from fltrust.tlog.entries import PrecertificateLeaf, StatementBody, new_entry
@@ -39,8 +39,8 @@ class Countersigned:
 class Countersigner:
     """Issues code-signing certificates and makes bundles, with the notary's keys; for many threads."""
 
-    def __init__(self, *, issuer: Issuer, notary: NotaryKeys, log_key: NoteKey) -> None:
-        self._issuer = issuer
+    def __init__(self, *, ca: CurrentCa, notary: NotaryKeys, log_key: NoteKey) -> None:
+        self._ca = ca
         self._notary = notary
         self._log_key = log_key
 
@@ -50,7 +50,7 @@ class Countersigner:
         def promise(key_hash: bytes, tbs: bytes) -> SignedCertificateTimestamp:
             return sign_sct(self._notary.ct, key_hash=key_hash, tbs=tbs, at=work.now)
 
-        issued = issue_signer(self._issuer, SigningDraft.of(who, key, now=work.now), promise=promise)
+        issued = issue_signer(self._ca.issuer, SigningDraft.of(who, key, now=work.now), promise=promise)
         leaf = PrecertificateLeaf(issued.sct.timestamp_ms, issued.issuer_key_hash, issued.precert_tbs)
         work.add_precertificate(record_of(issued.certificate, who), leaf)
         return issued

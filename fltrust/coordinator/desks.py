@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fltrust.coordinator.audit import AuditDesk
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.countersigner import Countersigner
 from fltrust.coordinator.ledger import Ledger
@@ -15,8 +16,6 @@ from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.signing import SigningOffice
 from fltrust.coordinator.taint import TaintDesk
 from fltrust.coordinator.trusting import TrustDesk
-from fltrust.pki.issuing import Issuer
-from fltrust.pki.types import TrustBundle
 from fltrust.tlog.note import NoteKey
 
 
@@ -35,21 +34,20 @@ def open_desks(
     *,
     ledger: Ledger,
     sequencer: Sequencer,
-    issuer: Issuer,
+    ca: CurrentCa,
     notary: NotaryKeys,
-    bundle: TrustBundle,
     names: PublicNaming,
     log_key: NoteKey,
     counters: Counters,
 ) -> Desks:
     """Put the desks of one authority together."""
-    countersigner = Countersigner(issuer=issuer, notary=notary, log_key=log_key)
+    countersigner = Countersigner(ca=ca, notary=notary, log_key=log_key)
     taints = TaintDesk(ledger)
     return Desks(
         signing=SigningOffice(
             ledger=ledger,
             sequencer=sequencer,
-            issuer=issuer,
+            ca=ca,
             countersigner=countersigner,
             taints=taints,
             names=names,
@@ -61,7 +59,7 @@ def open_desks(
             sequencer=sequencer,
             countersigner=countersigner,
             notary=notary,
-            bundle=bundle,
+            ca=ca,
             names=names,
             log_key=log_key,
         ),

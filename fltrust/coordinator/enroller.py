@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.logbook import token_subject
 from fltrust.coordinator.sequencer import Sequencer
@@ -22,13 +23,13 @@ from fltrust.enrollment.registration import (
     refuse_used_key,
 )
 from fltrust.enrollment.token import hash_of
-from fltrust.enrollment.types import Approval, EnrollRequest, Issued, JoinTokenEvidence
-from fltrust.errors import Conflict, FltrustError, LimitExceeded, Refused
+from fltrust.enrollment.types import Approval, EnrollRequest, Issued, JoinTokenEvidence, Pending
+from fltrust.errors import Conflict, FltrustError, LimitExceeded, NotFound, Refused
 from fltrust.identity import KeyId, Serial, SpiffeId
 from fltrust.keys.openssh import spki_der
 from fltrust.pki.csr import parse_csr
-from fltrust.pki.issuing import Draft, Issuer
-from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.pki.issuing import Draft
+from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import EventKind, RevocationReason
 from fltrust.revocation.state import Standing
 from fltrust.tlog.entries import LogKind
@@ -49,17 +50,29 @@ class Enroller:
         *,
         ledger: Ledger,
         sequencer: Sequencer,
-        issuer: Issuer,
-        bundle: TrustBundle,
+        ca: CurrentCa,
         settings: AuthoritySettings,
         checkers: Sequence[EvidenceChecker],
     ) -> None:
         self._ledger = ledger
         self._sequencer = sequencer
-        self._issuer = issuer
-        self._bundle = bundle
+        self._ca = ca
         self._settings = settings
         self._checkers = checkers
+
+    def submit(self, request: EnrollRequest) -> Issued | Pending:
+        """Take a request in: issue at once where the policy asks for no approval, else keep it for operators.
+
+        The one way in, for every protocol. Whoever is told `Pending` asks again with `collect`.
+        """
+        return self.enroll(request)
+
+    def collect(self, request_id: str, csr_der: bytes) -> Issued | Pending:
+        """What became of a pending request, for whoever holds its key (the same `csr_der` again).
+
+        `RequestDenied` once it was denied or expired; `NotFound` for an id or a key that is not known.
+        """
+        raise NotFound(f"no request {request_id[:40]!r} for this key ({len(csr_der)} bytes) is known here")
 
     def enroll(self, request: EnrollRequest) -> Issued:
         """Enroll by evidence. What is refused leaves the evidence unspent.
@@ -171,10 +184,11 @@ class Enroller:
     def _issue(self, who: SpiffeId, public_key: EllipticCurvePublicKey, work: Work) -> Issued:
         # Names from the record, the key from the request.
         draft = Draft.of(who, public_key, now=work.now, lifetime=self._settings.lifetime_of(who.role))
-        leaf = self._issuer.redeem(draft)
+        ca = self._ca.now
+        leaf = ca.issuer.redeem(draft)
         work.add_certificate(record_of(leaf, who))
-        chain = (leaf.public_bytes(Encoding.DER), self._issuer.certificate.public_bytes(Encoding.DER))
-        return Issued(who, chain, self._bundle)
+        chain = (leaf.public_bytes(Encoding.DER), ca.issuer.certificate.public_bytes(Encoding.DER))
+        return Issued(who, chain, ca.bundle)
 
 
 def record_of(leaf: x509.Certificate, who: SpiffeId) -> CertificateRecord:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.identity import Role, SpiffeId
 from fltrust.keys.file import FileSigner, generate
 from fltrust.pki.bundle import chain_to_pem
@@ -50,21 +51,19 @@ def issue_identity(
 
 
 class IdentityKeeper:
-    """The present identity, replaced at two thirds of its life; safe to ask from many threads.
+    """The present identity, replaced at two thirds of its life and with its issuing CA; for many threads.
 
     Whoever serves with it asks again and again, and takes a new one to the authority and to its ports.
     """
 
     def __init__(
         self,
-        issuer: Issuer,
-        bundle: TrustBundle,
+        ca: CurrentCa,
         *,
         clock: Clock,
         lifetime: timedelta | None = None,
     ) -> None:
-        self._issuer = issuer
-        self._bundle = bundle
+        self._ca = ca
         self._clock = clock
         self._lifetime = lifetime
         self._lock = threading.Lock()
@@ -75,7 +74,9 @@ class IdentityKeeper:
     def current(self) -> CoordinatorIdentity:
         """The identity to use now; renews it first when that is due."""
         with self._lock:
-            if self._clock.now() >= self._due:
+            # A certificate of an issuing CA that was replaced is replaced too.
+            is_superseded = self._identity.certificate.chain[1:] != (self._ca.issuer.certificate,)
+            if is_superseded or self._clock.now() >= self._due:
                 self._identity = self._issue()
                 self._due = self._due_at()
             return self._identity
@@ -87,7 +88,8 @@ class IdentityKeeper:
             return self._due
 
     def _issue(self) -> CoordinatorIdentity:
-        return issue_identity(self._issuer, self._bundle, clock=self._clock, lifetime=self._lifetime)
+        ca = self._ca.now
+        return issue_identity(ca.issuer, ca.bundle, clock=self._clock, lifetime=self._lifetime)
 
     def _due_at(self) -> datetime:
         certificate, now = self._identity.certificate, self._clock.now()

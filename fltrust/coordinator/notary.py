@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fltrust.artifacts.trustroot import TransparencyLog, TrustedRoot
 from fltrust.clock import Clock
+from fltrust.coordinator.ca import CurrentCa, InForce
 from fltrust.errors import Malformed, StorageUnavailable
 from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
 from fltrust.identity import Serial
@@ -37,7 +38,6 @@ from fltrust.keys.file import generate, load, save
 from fltrust.keys.signer import Signer
 from fltrust.pki.authority import load_issuing_history
 from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem
-from fltrust.pki.issuing import Issuer
 from fltrust.pki.sct import log_id_of
 from fltrust.pki.timestamping import TimestampAuthority, TsaDraft, issue_tsa
 from fltrust.pki.types import TrustBundle, TrustedChain
@@ -69,7 +69,7 @@ class NotaryKeys:
         note: NoteSigner,
         ct: Signer,
         tsa: Signer,
-        issuer: Issuer,
+        ca: CurrentCa,
         clock: Clock,
         history: Sequence[TsaChain] = (),
         issuing_history: Sequence[x509.Certificate] = (),
@@ -77,12 +77,11 @@ class NotaryKeys:
     ) -> None:
         self.note = note
         self.ct = ct
-        self.issuing_history = (
-            *(old for old in issuing_history if old != issuer.certificate),
-            issuer.certificate,
-        )
+        self._earlier_issuing = tuple(issuing_history)
         self._tsa = tsa
-        self._issuer = issuer
+        self._ca = ca
+        ca.subscribe(self._note_issuing)
+        self._note_issuing(ca.now)
         self._clock = clock
         self._keep = keep
         self._lock = threading.Lock()
@@ -103,6 +102,15 @@ class NotaryKeys:
         return self._history
 
     @property
+    def issuing_history(self) -> tuple[x509.Certificate, ...]:
+        """The issuing CAs' certificates, oldest first, the present one last."""
+        present = self._ca.issuer.certificate
+        return (*(old for old in self._earlier_issuing if old != present), present)
+
+    def _note_issuing(self, now: InForce) -> None:
+        self._earlier_issuing = tuple(dict.fromkeys((*self._earlier_issuing, now.issuer.certificate)))
+
+    @property
     def ct_log_id(self) -> bytes:
         """SHA-256 of the certificate-log key's SubjectPublicKeyInfo: what Sigstore names its log by."""
         return log_id_of(self.ct.public_key)
@@ -115,7 +123,7 @@ class NotaryKeys:
     @property
     def log_name(self) -> str:
         """The log's origin, and the name that its checkpoints are signed under: ``<trust domain>/log``."""
-        return f"{self._issuer.domain}/log"
+        return f"{self._ca.domain}/log"
 
     def trusted_root(self, bundle: TrustBundle) -> TrustedRoot:
         """Everything that was ever signed with, each with its window: what verifiers trust for good.
@@ -164,7 +172,7 @@ class NotaryKeys:
                 _log.warning("could not keep a new certificate of the timestamp authority", exc_info=True)
 
     def _is_due(self) -> bool:
-        held, issuing = self._authority.certificate, self._issuer.certificate
+        held, issuing = self._authority.certificate, self._ca.issuer.certificate
         if self._authority.chain != (issuing,):
             return True
         start, end = held.not_valid_before_utc, held.not_valid_after_utc
@@ -172,8 +180,9 @@ class NotaryKeys:
         return end < issuing.not_valid_after_utc and self._clock.now() >= start + (end - start) * _RENEW_AT
 
     def _renewed(self) -> TimestampAuthority:
-        draft = TsaDraft.of(self._issuer, self._tsa.public_key, now=self._clock.now())
-        chain = (issue_tsa(self._issuer, draft), self._issuer.certificate)
+        issuer = self._ca.issuer
+        draft = TsaDraft.of(issuer, self._tsa.public_key, now=self._clock.now())
+        chain = (issue_tsa(issuer, draft), issuer.certificate)
         authority = self._authority_of(chain)
         self.on_issued(chain[0])
         self._keep(chain)
@@ -197,12 +206,12 @@ def _is_issued(certificate: x509.Certificate, root: x509.Certificate) -> bool:
     return True
 
 
-def scratch_notary(issuer: Issuer, *, clock: Clock) -> NotaryKeys:
+def scratch_notary(ca: CurrentCa, *, clock: Clock) -> NotaryKeys:
     """Keys that live in this process alone, for tests."""
-    return NotaryKeys(note=generate_note_key(), ct=generate(), tsa=generate(), issuer=issuer, clock=clock)
+    return NotaryKeys(note=generate_note_key(), ct=generate(), tsa=generate(), ca=ca, clock=clock)
 
 
-def open_notary(folder: Path, issuer: Issuer, *, passphrase: bytes, clock: Clock) -> NotaryKeys:
+def open_notary(folder: Path, ca: CurrentCa, *, passphrase: bytes, clock: Clock) -> NotaryKeys:
     """Read the notary's keys in the coordinator's folder, or make what is not there.
 
     Whoever calls it holds the folder's database, so that nobody else renews at the same time. Refusals
@@ -215,7 +224,7 @@ def open_notary(folder: Path, issuer: Issuer, *, passphrase: bytes, clock: Clock
         note=load_note_key(log / "note.key", passphrase=passphrase),
         ct=load(log / "ct.key", passphrase=passphrase),
         tsa=load(tsa / "tsa.key", passphrase=passphrase),
-        issuer=issuer,
+        ca=ca,
         clock=clock,
         history=_read_history(tsa),
         issuing_history=load_issuing_history(folder / "ca"),

@@ -9,6 +9,7 @@ from fltrust.errors import PermissionDenied
 from fltrust.identity import Role, SpiffeId
 
 _ANYONE = frozenset({Role.PARTICIPANT, Role.AGGREGATOR, Role.OPERATOR, Role.SIGNER})
+_CERTIFIED = _ANYONE | {Role.DEVICE}
 _AGGREGATOR = frozenset({Role.AGGREGATOR})
 _OPERATOR = frozenset({Role.OPERATOR})
 _WATCHERS_OF_RUNS = _AGGREGATOR | _OPERATOR
@@ -17,8 +18,8 @@ _READERS_OF_LINEAGE = _SIGNERS | _OPERATOR
 
 METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
     {
-        "/fltrust.v1.EnrollmentService/Renew": _ANYONE,
-        "/fltrust.v1.TrustService/GetBundle": _ANYONE,
+        "/fltrust.v1.EnrollmentService/Renew": _CERTIFIED,
+        "/fltrust.v1.TrustService/GetBundle": _CERTIFIED,
         "/fltrust.v1.TrustService/Watch": _ANYONE,
         "/fltrust.v1.ParticipantService/ListParticipants": _WATCHERS_OF_RUNS,
         "/fltrust.v1.ParticipantService/GetParticipant": _OPERATOR,

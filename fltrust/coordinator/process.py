@@ -14,6 +14,7 @@ from cryptography import x509
 
 from fltrust.clock import Clock, SystemClock
 from fltrust.coordinator.authority import Authority
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.folder import (
     NAMING_KEY_FILE,
     SETTINGS_FILE,
@@ -153,19 +154,16 @@ def _opened(
     folder: Path, issuing_passphrase: bytes, clock: Clock
 ) -> Iterator[tuple[Authority, IdentityKeeper]]:
     settings = read_settings(folder)
-    bundle = load_bundle(folder / "ca")
     issuer = load_issuer(folder / "ca", passphrase=issuing_passphrase, clock=clock)
+    ca = CurrentCa(issuer, load_bundle(folder / "ca"))
     with open_store(settings.database_url(folder)) as store:
         # Under the database's lock: nobody else makes or renews these.
-        notary = open_notary(folder, issuer, passphrase=issuing_passphrase, clock=clock)
-        keeper = IdentityKeeper(
-            issuer, bundle, clock=clock, lifetime=settings.lifetimes.get(Role.COORDINATOR)
-        )
+        notary = open_notary(folder, ca, passphrase=issuing_passphrase, clock=clock)
+        keeper = IdentityKeeper(ca, clock=clock, lifetime=settings.lifetimes.get(Role.COORDINATOR))
         identity = keeper.current
         authority = Authority(
             store=store,
-            issuer=issuer,
-            bundle=bundle,
+            ca=ca,
             signer=identity.signer,
             chain=identity.chain_der,
             notary=notary,

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from fltrust.artifacts.keeping import ContributionRecord
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.errors import Conflict, NotFound, Oversized, PermissionDenied, Refusal
 from fltrust.identity import Digest, Role, RunId, SpiffeId, TrustDomain
 from fltrust.keys.signer import Signer
-from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import EventKind
 from fltrust.rounds.admission import Offer, RefusedList
 from fltrust.rounds.evidence import CandidateRefused, check_candidate
@@ -56,7 +57,7 @@ class RoundDesk:
         *,
         ledger: Ledger,
         domain: TrustDomain,
-        bundle: TrustBundle,
+        ca: CurrentCa,
         identity: SigningIdentity,
         log_key: NoteKey,
         counters: Counters,
@@ -64,7 +65,7 @@ class RoundDesk:
         self._ledger = ledger
         self._log_key = log_key
         self._domain = domain
-        self._verifier = Verifier(bundle)
+        self._ca = ca
         self._counters = counters
         self.identity = identity
 
@@ -205,7 +206,7 @@ class RoundDesk:
                     aggregator=record.aggregator,
                     opened_at=record.opened_at,
                     cohort=cohort,
-                    verifier=self._verifier,
+                    verifier=Verifier(self._ca.bundle),
                     now=now,
                 )
             except CandidateRefused as refusal:

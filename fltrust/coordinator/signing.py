@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fltrust.artifacts.bundle import MAX_CERTIFICATE
 from fltrust.artifacts.envelope import MAX_ENVELOPE, SignedEnvelope
 from fltrust.artifacts.ports import EntryKind
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.countersigner import Countersigner
 from fltrust.coordinator.ledger import Ledger, Work
@@ -25,7 +26,6 @@ from fltrust.keys.openssh import spki_der
 from fltrust.keys.verify import is_p256
 from fltrust.pki.codesigning import IssuedSigner, check_signing_profile
 from fltrust.pki.csr import parse_csr
-from fltrust.pki.issuing import Issuer
 from fltrust.pki.leaf import PARSE_ERRORS, read_leaf
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.state import Standing
@@ -43,7 +43,7 @@ class SigningOffice:
         *,
         ledger: Ledger,
         sequencer: Sequencer,
-        issuer: Issuer,
+        ca: CurrentCa,
         countersigner: Countersigner,
         taints: TaintDesk,
         names: PublicNaming,
@@ -51,7 +51,7 @@ class SigningOffice:
     ) -> None:
         self._ledger = ledger
         self._sequencer = sequencer
-        self._issuer = issuer
+        self._ca = ca
         self._countersigner = countersigner
         self._taints = taints
         self._names = names
@@ -81,7 +81,7 @@ class SigningOffice:
         self._counters.add("signing.certificates")
         return (
             issued.certificate.public_bytes(Encoding.DER),
-            self._issuer.certificate.public_bytes(Encoding.DER),
+            self._ca.issuer.certificate.public_bytes(Encoding.DER),
         )
 
     def countersign(

@@ -7,13 +7,14 @@ from datetime import timedelta
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.enrollment.token import encode_token, hash_of, new_secret, token_id_of
 from fltrust.enrollment.types import JoinToken, TokenRecord, TokenStatus
 from fltrust.errors import Conflict, Malformed, NotFound
 from fltrust.identity import SpiffeId
-from fltrust.pki.types import TrustBundle, VerifiedCertificate
+from fltrust.pki.types import VerifiedCertificate
 
 MIN_TTL = timedelta(seconds=1)
 
@@ -25,12 +26,12 @@ class TokenOffice:
         self,
         *,
         ledger: Ledger,
-        bundle: TrustBundle,
+        ca: CurrentCa,
         settings: AuthoritySettings,
         entropy: Callable[[int], bytes],
     ) -> None:
         self._ledger = ledger
-        self._root_der = bundle.roots[0].public_bytes(Encoding.DER)
+        self._ca = ca
         self._settings = settings
         self._entropy = entropy
 
@@ -46,7 +47,9 @@ class TokenOffice:
             raise Malformed("expected a participant, aggregator or operator; the coordinator never joins")
         secret = new_secret(self._entropy)
         secret_hash = hash_of(secret)
-        token = JoinToken(self._settings.bootstrap, self._settings.address, self._root_der, secret)
+        # The newest root: the one that the ports' certificates will lead to for longest.
+        root_der = self._ca.bundle.roots[-1].public_bytes(Encoding.DER)
+        token = JoinToken(self._settings.bootstrap, self._settings.address, root_der, secret)
         encode_token(token)  # refuses what could not be handed out, before it is stored
         with self._ledger.writing() as work:
             if caller is not None:

@@ -16,6 +16,7 @@ from fltrust.artifacts.ports import EntryKind
 from fltrust.artifacts.status import RevokedName, Status, TaintedAggregate, TaintedModel
 from fltrust.artifacts.trustfile import TrustFile
 from fltrust.artifacts.trustroot import TrustedRoot, build_trusted_root
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.countersigner import Countersigner
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.notary import NotaryKeys
@@ -64,7 +65,7 @@ class TrustDesk:
         sequencer: Sequencer,
         countersigner: Countersigner,
         notary: NotaryKeys,
-        bundle: TrustBundle,
+        ca: CurrentCa,
         names: PublicNaming,
         log_key: NoteKey,
     ) -> None:
@@ -72,7 +73,7 @@ class TrustDesk:
         self._sequencer = sequencer
         self._countersigner = countersigner
         self._notary = notary
-        self._bundle = bundle
+        self._ca = ca
         self._names = names
         self._log_key = log_key
         self._lock = threading.Lock()
@@ -92,7 +93,7 @@ class TrustDesk:
 
     def trusted_root(self) -> bytes:
         """Sigstore's ``trusted_root.json``, as it stands in the trust file: for stock clients."""
-        return build_trusted_root(self._notary.trusted_root(self._bundle))
+        return build_trusted_root(self._notary.trusted_root(self._ca.bundle))
 
     def _refreshed(self, made: _Made | None) -> _Made:
         now, root = self._ledger.now(), self.trusted_root()
@@ -101,16 +102,16 @@ class TrustDesk:
             if made is not None and made.root == root and made.at <= now < made.at + MAX_STATUS_AGE:
                 if made.seen == seen:
                     return made
-                if _says_the_same(read_status(tx, self._bundle, self._names, at=now), made.said):
+                if _says_the_same(read_status(tx, self._ca.bundle, self._names, at=now), made.said):
                     return replace(made, seen=seen)
-            status = read_status(tx, self._bundle, self._names, at=now)
+            status = read_status(tx, self._ca.bundle, self._names, at=now)
             head = tx.tlog.head
         status = replace(status, checkpoint=sign_checkpoint(head, self._log_key).decode())
         bundle, sequence = self._signed(status)
         file = TrustFile(
             trusted_root=json.loads(root),
             sequence=sequence,
-            domain=self._bundle.domain,
+            domain=self._ca.bundle.domain,
             created=now,
             status=bundle,
         )
@@ -123,11 +124,11 @@ class TrustDesk:
 
     def _signed(self, status: Status) -> tuple[bytes, int]:
         """The status's bundle, and the sequence of the trusted root that goes with it."""
-        who = SpiffeId(self._bundle.domain, Role.COORDINATOR, None)
+        who = SpiffeId(self._ca.bundle.domain, Role.COORDINATOR, None)
         signer = generate()
         envelope = SignedEnvelope.sign(status.to_payload(), signer=signer)
         timestamp = self._countersigner.timestamp(envelope)
-        root = self._notary.trusted_root(self._bundle)
+        root = self._notary.trusted_root(self._ca.bundle)
 
         def finish(work: Work) -> tuple[bytes, int]:
             issued = self._countersigner.certify(who, signer.public_key, work)

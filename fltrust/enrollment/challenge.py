@@ -11,7 +11,7 @@ from hashlib import sha256
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from fltrust.enrollment.types import Evidence, JoinTokenEvidence
+from fltrust.enrollment.types import Evidence
 from fltrust.errors import Malformed, Oversized, SignatureInvalid
 from fltrust.keys.openssh import spki_der
 from fltrust.keys.verify import is_p256, verify_signature
@@ -27,7 +27,7 @@ def node_key_challenge(csr_der: bytes, evidence: Evidence) -> bytes:
     Context, then SHA-256 of the request, then SHA-256 of the evidence under its kind. The
     evidence goes in hashed twice over, so that the challenge may be shown without giving it away.
     """
-    return _CONTEXT + sha256(csr_der).digest() + _evidence_digest(evidence)
+    return _CONTEXT + sha256(csr_der).digest() + sha256(evidence.binding()).digest()
 
 
 def check_node_key_proof(*, node_key: bytes, proof: bytes, csr_der: bytes, evidence: Evidence) -> None:
@@ -55,9 +55,3 @@ def check_node_key_proof(*, node_key: bytes, proof: bytes, csr_der: bytes, evide
             "expected a proof by the node key over this request and this evidence, it is not",
             hint="sign node_key_challenge(csr, evidence) with the node key",
         ) from None
-
-
-def _evidence_digest(evidence: Evidence) -> bytes:
-    if isinstance(evidence, JoinTokenEvidence):
-        return sha256(b"join-token\x00" + evidence.secret).digest()
-    raise Malformed(f"expected evidence of a known kind, got {type(evidence).__name__}")

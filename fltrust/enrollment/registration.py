@@ -71,7 +71,7 @@ class JoinTokenChecker:
 
     def approve(self, evidence: Evidence, *, tokens: TokenStore, now: datetime) -> Approval:
         """Spend the token, once, even in a race; raises `TokenRefused` with the reason in its state."""
-        if len(evidence.secret) != SECRET_BYTES:
+        if not isinstance(evidence, JoinTokenEvidence) or len(evidence.secret) != SECRET_BYTES:
             raise Malformed(f"expected a join token's secret of {SECRET_BYTES} bytes")
         record = tokens.find(hash_of(evidence.secret), now=now)
         if record is None:

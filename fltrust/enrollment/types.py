@@ -6,13 +6,27 @@ approval) bring their own dataclass and an `EvidenceChecker`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
 from fltrust.identity import Digest, Name, Role, SpiffeId
 from fltrust.pki.types import TrustBundle
+
+
+class EnrollmentProtocol(StrEnum):
+    """The ways in; all of them end in the one registration authority."""
+
+    GRPC = "grpc"
+    ACME = "acme"
+    EST = "est"
+    CMP = "cmp"
+    SCEP = "scep"
+    REST = "rest"
+    BULK = "bulk"
+    LOCAL = "local"
 
 
 class TokenStatus(StrEnum):
@@ -42,12 +56,25 @@ class JoinTokenEvidence:
 
     secret: bytes
 
+    def binding(self) -> bytes:
+        return b"join-token\x00" + self.secret
+
     def __repr__(self) -> str:
         return "JoinTokenEvidence(secret=…)"
 
 
-Evidence = JoinTokenEvidence
-"""Grows into a union as evidence kinds are added; an unknown kind is refused."""
+class Evidence(Protocol):
+    """Shown by a requester: a frozen dataclass of its own for each kind, judged by that kind's checker.
+
+    An `EvidenceChecker` knows its kind by its class; evidence that no checker accepts is refused.
+    """
+
+    def binding(self) -> bytes:
+        """What a node key's proof is bound to: the kind, a zero byte, and what only this evidence has.
+
+        It is hashed before it is signed (`node_key_challenge`); it may hold the evidence's secret.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +87,10 @@ class Approval:
     """May take over an enrolled or revoked name; only an operator can create such a token."""
     granted_by: SpiffeId | None = None
     """The operator who decided it, where one did."""
+    dns_names: tuple[str, ...] = ()
+    """DNS names that its certificates carry beside, for a role whose profile has room for them."""
+    claims: Mapping[str, str] = field(default_factory=dict)
+    """What the evidence says of who asks, for the operators who decide and for the record; nothing secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +105,16 @@ class EnrollRequest:
     csr_der: bytes
     node_key: bytes | None = None
     node_key_proof: bytes | None = None
+    protocol: EnrollmentProtocol = EnrollmentProtocol.GRPC
+    """How it came: for the record and for the policy of approvals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that operators have yet to decide."""
+
+    request_id: str
+    retry_after: timedelta
 
 
 @dataclass(frozen=True, slots=True)

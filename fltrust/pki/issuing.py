@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self
@@ -25,7 +25,15 @@ from fltrust.errors import Conflict, Malformed, Refusal
 from fltrust.identity import Serial, SpiffeId, TrustDomain
 from fltrust.keys.signer import Signer
 from fltrust.keys.verify import is_p256
-from fltrust.pki.leaf import check_profile, expected_names, read_leaf, refuse, subject_key_identifier
+from fltrust.pki.leaf import (
+    alternative_names,
+    check_profile,
+    expected_names,
+    is_dns_name,
+    read_leaf,
+    refuse,
+    subject_key_identifier,
+)
 from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES
 from fltrust.pki.signing import SignerKey
 
@@ -58,6 +66,10 @@ class Draft:
     public_key: ec.EllipticCurvePublicKey
     not_before: datetime
     not_after: datetime
+    dns_names: tuple[str, ...] = ()
+    """DNS names beside the role's own, from the record; for roles whose profile has room for them."""
+    csr_der: bytes | None = None
+    """The request that proved possession of the key, for an issuing CA that wants to see it (upstream)."""
 
     @classmethod
     def of(
@@ -67,6 +79,8 @@ class Draft:
         *,
         now: datetime,
         lifetime: timedelta | None = None,
+        dns_names: Sequence[str] = (),
+        csr_der: bytes | None = None,
     ) -> Self:
         """Draft a certificate that lives for `lifetime` from `now` (the role's default if None).
 
@@ -75,14 +89,15 @@ class Draft:
         start = now.astimezone(UTC).replace(microsecond=0)
         life = LEAF_PROFILES[spiffe_id.role].default_lifetime if lifetime is None else lifetime
         end = (start + life).replace(microsecond=0)
-        return cls(spiffe_id, public_key, start - BACKDATE, end)
+        return cls(spiffe_id, public_key, start - BACKDATE, end, tuple(dns_names), csr_der)
 
 
 def lint(draft: Draft) -> None:
     """Return only if the draft keeps to its role's profile; refuse with ``certificate-profile`` otherwise.
 
     Refused: a key that is not P-256, times that are naive or not whole seconds, a life that is shorter
-    or longer than the profile allows (counted from notBefore + `BACKDATE`).
+    or longer than the profile allows (counted from notBefore + `BACKDATE`), DNS names that are none, are
+    named twice, or for which the profile has no room, and none where it wants one.
     """
     profile, who = LEAF_PROFILES[draft.spiffe_id.role], draft.spiffe_id
     if not is_p256(draft.public_key):
@@ -95,6 +110,13 @@ def lint(draft: Draft) -> None:
         refuse(
             f"expected a life between {profile.min_lifetime} and {profile.max_lifetime} for {who}, got {life}"
         )
+    if not (1 if profile.max_dns_names else 0) <= len(draft.dns_names) <= profile.max_dns_names:
+        refuse(
+            f"expected {'1 to ' if profile.max_dns_names else ''}{profile.max_dns_names} DNS names "
+            f"from the record of {who}, got {len(draft.dns_names)}"
+        )
+    if len(set(draft.dns_names)) != len(draft.dns_names) or not all(map(is_dns_name, draft.dns_names)):
+        refuse(f"expected different, lower-case DNS names for {who}, got others")
 
 
 class Issuer:
@@ -213,6 +235,7 @@ class Issuer:
 
     def _build(self, draft: Draft, serial: Serial) -> x509.CertificateBuilder:
         profile = LEAF_PROFILES[draft.spiffe_id.role]
+        names = x509.SubjectAlternativeName(expected_names(draft.spiffe_id, draft.dns_names))
         return (
             self.begin(draft, serial)
             .subject_name(x509.Name([]))
@@ -221,7 +244,7 @@ class Issuer:
                 x509.ExtendedKeyUsage(sorted(profile.extended_key_usage, key=lambda oid: oid.dotted_string)),
                 critical=False,
             )
-            .add_extension(x509.SubjectAlternativeName(expected_names(draft.spiffe_id)), critical=True)
+            .add_extension(names, critical=True)
         )
 
     def _check_issued(self, certificate: x509.Certificate, draft: Draft, serial: Serial) -> None:
@@ -237,6 +260,7 @@ class Issuer:
             or extensions[ExtensionOID.AUTHORITY_KEY_IDENTIFIER].value != self._authority_key
             or len(extensions) != 6
             or list(leaf.certificate.subject)
+            or alternative_names(leaf) != expected_names(draft.spiffe_id, draft.dns_names)
         ):
             refuse(f"expected the issued certificate to say what the draft of {draft.spiffe_id} says")
 

@@ -5,7 +5,8 @@ Issuing checks what it made with this module, verifying checks what came with it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -34,6 +35,10 @@ PARSE_ERRORS = (
     x509.UnsupportedGeneralNameType,
     CryptographyDeprecationWarning,  # where warnings are errors; a serial of zero gives one
 )
+
+
+_DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DNS_NAME = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +112,33 @@ def check_profile(leaf: Leaf) -> LeafProfile:
         or set(extended.value) != profile.extended_key_usage
     ):
         refuse(f"expected exactly the extended key usages of a {profile.role} for {who}, found others")
-    if alternative_names(leaf) != expected_names(who):
-        refuse(f"expected {len(expected_names(who))} subject alternative name(s) for {who}, found others")
+    names, expected = alternative_names(leaf), expected_names(who)
+    given = names[len(expected) :]
+    if (
+        names[: len(expected)] != expected
+        or not (1 if profile.max_dns_names else 0) <= len(given) <= profile.max_dns_names
+        or not all(isinstance(name, x509.DNSName) and is_dns_name(name.value) for name in given)
+    ):
+        refuse(f"expected the subject alternative names of a {profile.role} for {who}, found others")
     span = leaf.not_after - leaf.not_before
     if span > profile.max_lifetime + BACKDATE:
         refuse(f"expected {who} to live at most {profile.max_lifetime}, found {span - BACKDATE}")
     return profile
 
 
-def expected_names(spiffe_id: SpiffeId) -> list[x509.GeneralName]:
-    """Give the SANs of a certificate of `spiffe_id`, in order: its URI, and its DNS name if it serves."""
+def expected_names(spiffe_id: SpiffeId, dns_names: Sequence[str] = ()) -> list[x509.GeneralName]:
+    """Give the SANs of a certificate of `spiffe_id`, in order: its URI, its own DNS name if its role has
+    one, then the DNS names that the record gives it."""
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
     if LEAF_PROFILES[spiffe_id.role].has_dns_name:
         names.append(x509.DNSName(spiffe_id.dns_name))
+    names.extend(x509.DNSName(name) for name in dns_names)
     return names
+
+
+def is_dns_name(text: str) -> bool:
+    """Whether this is a DNS name as a certificate carries it: lower-case LDH labels, no wildcard."""
+    return len(text) <= 253 and _DNS_NAME.match(text) is not None
 
 
 def alternative_names(leaf: Leaf) -> list[x509.GeneralName]:

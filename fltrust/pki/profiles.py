@@ -57,10 +57,13 @@ class LeafProfile:
     role: Role
     extended_key_usage: frozenset[x509.ObjectIdentifier]
     has_dns_name: bool
+    """Whether its own DNS name (`SpiffeId.dns_name`) is among its names."""
     default_lifetime: timedelta
     max_lifetime: timedelta
     min_lifetime: timedelta = MIN_LEAF_LIFETIME
     key_usage: x509.KeyUsage = _LEAF_USAGE
+    max_dns_names: int = 0
+    """How many DNS names beside it the record may give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class CaProfile:
 
 
 _CLIENT = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH})
+_SERVER = frozenset({ExtendedKeyUsageOID.SERVER_AUTH})
 _SERVING = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH})
 
 LEAF_PROFILES: Mapping[Role, LeafProfile] = MappingProxyType(
@@ -100,6 +104,28 @@ LEAF_PROFILES: Mapping[Role, LeafProfile] = MappingProxyType(
         ),
         Role.AGGREGATOR: LeafProfile(
             role=Role.AGGREGATOR,
+            extended_key_usage=_SERVING,
+            has_dns_name=True,
+            default_lifetime=timedelta(hours=1),
+            max_lifetime=timedelta(hours=24),
+        ),
+        Role.SERVER: LeafProfile(
+            role=Role.SERVER,
+            extended_key_usage=_SERVER,
+            has_dns_name=False,
+            default_lifetime=timedelta(days=7),
+            max_lifetime=timedelta(days=47),
+            max_dns_names=16,
+        ),
+        Role.DEVICE: LeafProfile(
+            role=Role.DEVICE,
+            extended_key_usage=_CLIENT,
+            has_dns_name=False,
+            default_lifetime=timedelta(days=7),
+            max_lifetime=timedelta(days=90),
+        ),
+        Role.WORKLOAD: LeafProfile(
+            role=Role.WORKLOAD,
             extended_key_usage=_SERVING,
             has_dns_name=True,
             default_lifetime=timedelta(hours=1),

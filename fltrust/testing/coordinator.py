@@ -12,6 +12,7 @@ from fltrust.agent.credentials import Credentials
 from fltrust.artifacts.ports import EntryKind, RoundFacts, StepOfRun
 from fltrust.clock import Clock, SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import issue_identity
 from fltrust.coordinator.notary import NotaryKeys, scratch_notary
 from fltrust.coordinator.public_names import PublicNaming
@@ -53,14 +54,14 @@ class ScratchCoordinator:
     ) -> None:
         self.clock = clock or SystemClock()
         self.ca = ca or ScratchCa.make(domain, now=self.clock.now())
-        self.notary = notary or scratch_notary(self.ca.issuer, clock=self.clock)
+        in_force = CurrentCa(self.ca.issuer, self.ca.bundle)
+        self.notary = notary or scratch_notary(in_force, clock=self.clock)
         self.is_reachable = True
         self._store = open_store(url)
         identity = issue_identity(self.ca.issuer, self.ca.bundle, clock=self.clock)
         self.authority = Authority(
             store=self._store,
-            issuer=self.ca.issuer,
-            bundle=self.ca.bundle,
+            ca=in_force,
             signer=identity.signer,
             chain=identity.chain_der,
             notary=self.notary,

@@ -20,6 +20,7 @@ from fltrust.artifacts.status import Status
 from fltrust.artifacts.trustfile import TrustFile
 from fltrust.artifacts.trustroot import TrustedRoot, build_trusted_root
 from fltrust.clock import Clock
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.notary import scratch_notary
 from fltrust.errors import NotFound
 from fltrust.identity import Digest, Role, RunId, SpiffeId, TrustDomain
@@ -73,7 +74,7 @@ class ScratchDesk:
         )
         self.issuer = Issuer(certificate=certificate, signer=issuing)
         self.roots = make_bundle(domain, [root])
-        self.notary = scratch_notary(self.issuer, clock=self.clock)
+        self.notary = scratch_notary(CurrentCa(self.issuer, self.roots), clock=self.clock)
         self.tree = _Tree()
         self.witnesses: list[CosignerKey] = []
         self.lineages: dict[Digest | StepOfRun, tuple[bytes, ...]] = {}

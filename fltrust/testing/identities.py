@@ -12,7 +12,7 @@ from fltrust.clock import Clock, SystemClock
 from fltrust.errors import Malformed
 from fltrust.identity import KeyId, Name, Role, SpiffeId, TrustDomain
 from fltrust.keys import FileSigner, generate
-from fltrust.pki import Draft, Issuer, TrustBundle, create_issuing, create_root, make_bundle
+from fltrust.pki import LEAF_PROFILES, Draft, Issuer, TrustBundle, create_issuing, create_root, make_bundle
 
 DOMAIN = "scratch.example"
 
@@ -35,6 +35,11 @@ class ScratchCa:
             root=root, root_signer=root_signer, public_key=issuing_signer.public_key, now=began
         )
         return cls(make_bundle(name, [root]), Issuer(certificate=issuing, signer=issuing_signer))
+
+
+def given_names(role: Role) -> tuple[str, ...]:
+    """DNS names as a record would give them, for a role that has them from there; else none."""
+    return ("model.scratch.example",) if LEAF_PROFILES[role].max_dns_names else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,8 @@ def scratch_identity(
     ca = ca or ScratchCa.make(now=clock.now())
     who = SpiffeId(ca.bundle.domain, role, Name(name))
     signer = generate()
-    leaf = ca.issuer.redeem(Draft.of(who, signer.public_key, now=clock.now(), lifetime=lifetime))
+    draft = Draft.of(who, signer.public_key, now=clock.now(), lifetime=lifetime, dns_names=given_names(role))
+    leaf = ca.issuer.redeem(draft)
     credentials = Credentials.verified(
         signer, (leaf, ca.issuer.certificate), bundle=ca.bundle, expect=who, clock=clock
     )

@@ -63,12 +63,17 @@ def bundle_from_pb(message: pb.TrustBundle) -> TrustBundle:
 
 
 def enroll_request_to_pb(request: EnrollRequest) -> pb.EnrollRequest:
-    return pb.EnrollRequest(
+    message = pb.EnrollRequest(
         csr=request.csr_der,
         node_key=request.node_key or b"",
         node_key_proof=request.node_key_proof or b"",
-        join_token=pb.JoinTokenEvidence(secret=request.evidence.secret),
     )
+    match request.evidence:
+        case JoinTokenEvidence(secret):
+            message.join_token.secret = secret
+        case _:
+            raise missing("evidence of a kind that crosses the wire")
+    return message
 
 
 def enroll_request_from_pb(message: pb.EnrollRequest) -> EnrollRequest:

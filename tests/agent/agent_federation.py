@@ -16,6 +16,7 @@ from fltrust.agent.state import AgentRecord, AgentState, StateDraft, state_folde
 from fltrust.client import CoordinatorClient
 from fltrust.clock import SystemClock
 from fltrust.coordinator.authority import Authority, AuthoritySettings
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import IdentityKeeper
 from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.serve import BackgroundServer
@@ -51,15 +52,15 @@ class Federation:
             address=self.ports.address,
             lifetimes=lifetimes or {},
         )
-        self.keeper = IdentityKeeper(self.issuer, self.bundle, clock=self.clock)
+        in_force = CurrentCa(self.issuer, self.bundle)
+        self.keeper = IdentityKeeper(in_force, clock=self.clock)
         identity = self.keeper.current
         self.authority = Authority(
             store=self.store,
-            issuer=self.issuer,
-            bundle=self.bundle,
+            ca=in_force,
             signer=identity.signer,
             chain=identity.chain_der,
-            notary=scratch_notary(self.issuer, clock=self.clock),
+            notary=scratch_notary(in_force, clock=self.clock),
             clock=self.clock,
             settings=self.settings,
         )

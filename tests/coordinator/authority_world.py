@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import CoordinatorIdentity, issue_identity
 from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.public_names import PublicNaming
@@ -117,7 +118,8 @@ class World:
         self.store: Store
         self.authority: Authority
         self.names = names or PublicNaming()
-        self.notary = scratch_notary(self.ca.issuer, clock=self.clock)
+        self.in_force = CurrentCa(self.ca.issuer, self.bundle)
+        self.notary = scratch_notary(self.in_force, clock=self.clock)
         self.identity: CoordinatorIdentity = issue_identity(self.ca.issuer, self.bundle, clock=self.clock)
         self.open()
         signer, issued = self.authority.bootstrap_operator(Name("root"))
@@ -127,8 +129,7 @@ class World:
         self.store = open_store(self.url)
         self.authority = Authority(
             store=self.store,
-            issuer=self.ca.issuer,
-            bundle=self.bundle,
+            ca=self.in_force,
             signer=self.identity.signer,
             chain=self.identity.chain_der,
             notary=self.notary,

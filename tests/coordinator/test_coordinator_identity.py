@@ -7,6 +7,7 @@ from authority_world import DOMAIN, RUN, Authorities, Exchange, FakeClock, World
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import IdentityKeeper, issue_identity
 from fltrust.errors import CertificateRefused, Conflict, FltrustError
 from fltrust.identity import Digest, Role, SpiffeId
@@ -27,7 +28,7 @@ def test_the_identity_serves_tls_and_names_the_coordinator(ca: Authorities) -> N
 
 def test_the_keeper_renews_with_a_new_key_before_the_end(ca: Authorities) -> None:
     clock = FakeClock()
-    keeper = IdentityKeeper(ca.issuer, ca.bundle, clock=clock, lifetime=timedelta(hours=3))
+    keeper = IdentityKeeper(CurrentCa(ca.issuer, ca.bundle), clock=clock, lifetime=timedelta(hours=3))
     first = keeper.current
     assert keeper.current is first
     assert timedelta(hours=1.79) < keeper.due - clock.now() < timedelta(hours=2.02)

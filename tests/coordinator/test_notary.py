@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.coordinator import notary as notary_module
 from fltrust.coordinator.authority import Authority, AuthoritySettings
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import issue_identity
 from fltrust.coordinator.notary import NotaryKeys, open_notary
 from fltrust.errors import Conflict, Malformed, Refused, StorageUnavailable
@@ -48,7 +49,8 @@ class Home:
 
     def open(self, passphrase: bytes = PASSPHRASE) -> NotaryKeys:
         issuer = load_issuer(self.folder / "ca", passphrase=PASSPHRASE, clock=self.clock)
-        return open_notary(self.folder, issuer, passphrase=passphrase, clock=self.clock)
+        ca = CurrentCa(issuer, self.bundle)
+        return open_notary(self.folder, ca, passphrase=passphrase, clock=self.clock)
 
     @property
     def bundle(self) -> TrustBundle:
@@ -232,8 +234,7 @@ def authority_of(home: Home, store: Store) -> Authority:
     identity = issue_identity(issuer, home.bundle, clock=home.clock)
     return Authority(
         store=store,
-        issuer=issuer,
-        bundle=home.bundle,
+        ca=CurrentCa(issuer, home.bundle),
         signer=identity.signer,
         chain=identity.chain_der,
         notary=home.open(),

@@ -18,6 +18,7 @@ from fltrust.pki import Draft, Issuer, TrustBundle, create_issuing, create_root,
 from fltrust.pki.leaf import expected_names, subject_key_identifier
 from fltrust.pki.profiles import LEAF_PROFILES
 from fltrust.pki.signing import SignerKey
+from fltrust.testing.identities import given_names
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DOMAIN = TrustDomain("hospitals.example")
@@ -42,7 +43,13 @@ class Authority:
     def issue(
         self, role: Role = Role.PARTICIPANT, name: str = "site-a", *, lifetime: timedelta | None = None
     ) -> list[x509.Certificate]:
-        draft = Draft.of(self.id(role, name), generate().public_key, now=self.now, lifetime=lifetime)
+        draft = Draft.of(
+            self.id(role, name),
+            generate().public_key,
+            now=self.now,
+            lifetime=lifetime,
+            dns_names=given_names(role),
+        )
         return [self.issuer.redeem(draft), self.issuer.certificate]
 
     def forge(
@@ -63,7 +70,10 @@ class Authority:
             x509.BasicConstraints: (x509.BasicConstraints(ca=False, path_length=None), True),
             x509.KeyUsage: (profile.key_usage, True),
             x509.ExtendedKeyUsage: (x509.ExtendedKeyUsage(list(profile.extended_key_usage)), False),
-            x509.SubjectAlternativeName: (x509.SubjectAlternativeName(expected_names(who)), True),
+            x509.SubjectAlternativeName: (
+                x509.SubjectAlternativeName(expected_names(who, given_names(who.role))),
+                True,
+            ),
             x509.AuthorityKeyIdentifier: (
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
                     subject_key_identifier(self.issuing_signer.public_key)

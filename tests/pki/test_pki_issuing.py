@@ -15,6 +15,7 @@ from fltrust.errors import CertificateRefused, Conflict, Malformed, Refusal, Sto
 from fltrust.identity import Role, Serial, SpiffeId
 from fltrust.keys import generate
 from fltrust.pki import BACKDATE, LEAF_PROFILES, Draft, Issuer, lint
+from fltrust.testing.identities import given_names
 
 
 def draft(authority: Any, role: Role = Role.PARTICIPANT, **changes: Any) -> Draft:
@@ -25,7 +26,7 @@ def draft(authority: Any, role: Role = Role.PARTICIPANT, **changes: Any) -> Draf
 @pytest.mark.parametrize("role", list(Role))
 def test_each_role_gets_exactly_its_profile(authority: Any, role: Role) -> None:
     leaf = authority.issue(role)[0]
-    serving = role in (Role.AGGREGATOR, Role.COORDINATOR)
+    serving = role in (Role.AGGREGATOR, Role.COORDINATOR, Role.WORKLOAD)
     extensions = {extension.oid: extension for extension in leaf.extensions}
     assert set(extensions) == {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -38,12 +39,16 @@ def test_each_role_gets_exactly_its_profile(authority: Any, role: Role) -> None:
     names = extensions[ExtensionOID.SUBJECT_ALTERNATIVE_NAME]
     assert names.critical
     assert names.value.get_values_for_type(x509.UniformResourceIdentifier) == [str(authority.id(role))]
-    assert names.value.get_values_for_type(x509.DNSName) == ([authority.id(role).dns_name] if serving else [])
+    assert names.value.get_values_for_type(x509.DNSName) == (
+        [authority.id(role).dns_name] if serving else list(given_names(role))
+    )
     usage = extensions[ExtensionOID.KEY_USAGE]
     assert usage.critical
     assert usage.value.digital_signature
     assert not usage.value.key_cert_sign
     expected = {ExtendedKeyUsageOID.CLIENT_AUTH} | ({ExtendedKeyUsageOID.SERVER_AUTH} if serving else set())
+    if role is Role.SERVER:
+        expected = {ExtendedKeyUsageOID.SERVER_AUTH}
     assert set(extensions[ExtensionOID.EXTENDED_KEY_USAGE].value) == expected
     assert extensions[ExtensionOID.BASIC_CONSTRAINTS].critical
     assert not extensions[ExtensionOID.BASIC_CONSTRAINTS].value.ca
@@ -60,6 +65,9 @@ def test_lifetimes_are_the_stated_ones() -> None:
         Role.OPERATOR: (12 * hour, 30 * 24 * hour),
         Role.COORDINATOR: (24 * hour, 7 * 24 * hour),
         Role.SIGNER: (12 * hour, 30 * 24 * hour),
+        Role.SERVER: (7 * 24 * hour, 47 * 24 * hour),
+        Role.DEVICE: (7 * 24 * hour, 90 * 24 * hour),
+        Role.WORKLOAD: (hour, 24 * hour),
     }
     assert {r: (p.default_lifetime, p.max_lifetime) for r, p in LEAF_PROFILES.items()} == stated
 

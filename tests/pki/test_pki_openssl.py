@@ -16,6 +16,7 @@ from cryptography import x509
 from fltrust.identity import Role
 from fltrust.keys import FileSigner, generate, save
 from fltrust.pki import Draft, bundle_to_pem, chain_to_pem
+from fltrust.testing.identities import given_names
 
 
 def openssl(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -25,7 +26,10 @@ def openssl(*arguments: object) -> subprocess.CompletedProcess[str]:
 def issue(authority: Any, role: Role, folder: Path, name: str = "site-a") -> list[x509.Certificate]:
     """Issue to a key of its own and leave ``<role>.pem`` (the leaf), ``-chain.pem`` and ``.key`` behind."""
     signer: FileSigner = generate()
-    leaf = authority.issuer.redeem(Draft.of(authority.id(role, name), signer.public_key, now=authority.now))
+    draft = Draft.of(
+        authority.id(role, name), signer.public_key, now=authority.now, dns_names=given_names(role)
+    )
+    leaf = authority.issuer.redeem(draft)
     save(signer, folder / f"{role}.key", passphrase=None)
     (folder / f"{role}.pem").write_bytes(chain_to_pem([leaf]))
     (folder / f"{role}-chain.pem").write_bytes(chain_to_pem([authority.issuer.certificate]))
@@ -33,10 +37,18 @@ def issue(authority: Any, role: Role, folder: Path, name: str = "site-a") -> lis
     return [leaf, authority.issuer.certificate]
 
 
+PURPOSES = {role: ["sslclient"] for role in Role} | {
+    Role.AGGREGATOR: ["sslclient", "sslserver"],
+    Role.COORDINATOR: ["sslclient", "sslserver"],
+    Role.WORKLOAD: ["sslclient", "sslserver"],
+    Role.SERVER: ["sslserver"],
+}
+
+
 @pytest.mark.parametrize("role", list(Role))
 def test_openssl_verifies_each_role_strictly(authority: Any, tmp_path: Path, role: Role) -> None:
     issue(authority, role, tmp_path)
-    purposes = ["sslclient"] + (["sslserver"] if role in (Role.AGGREGATOR, Role.COORDINATOR) else [])
+    purposes = PURPOSES[role]
     check = ["verify", "-x509_strict", "-attime", int(authority.now.timestamp()), "-check_ss_sig"]
     files = ["-CAfile", tmp_path / "root.pem", "-untrusted", tmp_path / f"{role}-chain.pem"]
     for purpose in purposes:

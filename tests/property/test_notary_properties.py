@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fltrust.artifacts.signers import read_signer, require_path
 from fltrust.artifacts.trustroot import TransparencyLog, build_trusted_root, parse_trusted_root
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.notary import scratch_notary
 from fltrust.errors import EvidenceInvalid, InvalidInput, Refused
 from fltrust.identity import Role, SpiffeId, TrustDomain
@@ -48,7 +49,7 @@ ROOT_SIGNER, ISSUING_SIGNER, CT, KEY = generate(), generate(), generate(), gener
 ROOT = create_root(DOMAIN, signer=ROOT_SIGNER, now=NOW)
 ISSUING = create_issuing(root=ROOT, root_signer=ROOT_SIGNER, public_key=ISSUING_SIGNER.public_key, now=NOW)
 ISSUER = Issuer(certificate=ISSUING, signer=ISSUING_SIGNER)
-NOTARY = scratch_notary(ISSUER, clock=Stopped())
+NOTARY = scratch_notary(CurrentCa(ISSUER, make_bundle(DOMAIN, [ROOT])), clock=Stopped())
 TRUST = NOTARY.trusted_root(make_bundle(DOMAIN, [ROOT]))
 TRUST_JSON = build_trusted_root(TRUST)
 LOGS = [

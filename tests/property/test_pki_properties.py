@@ -29,6 +29,7 @@ from fltrust.pki import (
     parse_csr,
     verify_certificate,
 )
+from fltrust.testing.identities import given_names
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DOMAIN = TrustDomain("hospitals.example")
@@ -160,7 +161,7 @@ def test_a_certificate_is_good_exactly_from_its_beginning_to_its_end(
 ) -> None:
     profile, lifetime = LEAF_PROFILES[role], timedelta(seconds=life)
     who = SpiffeId.of(DOMAIN, role, None if role is Role.COORDINATOR else "x")
-    draft = Draft.of(who, generate().public_key, now=NOW, lifetime=lifetime)
+    draft = Draft.of(who, generate().public_key, now=NOW, lifetime=lifetime, dns_names=given_names(role))
     if not profile.min_lifetime <= lifetime <= profile.max_lifetime:
         with pytest.raises(CertificateRefused):
             ISSUER.redeem(draft)

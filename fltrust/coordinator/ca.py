@@ -1,0 +1,87 @@
+"""The issuing CA and the trust bundle in force: replaced together, while everybody goes on reading them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fltrust.errors import Conflict
+from fltrust.identity import TrustDomain
+from fltrust.pki.issuing import Issuer
+from fltrust.pki.types import TrustBundle
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """One moment of a trust domain: who issues, and under which roots."""
+
+    issuer: Issuer
+    bundle: TrustBundle
+
+    def __post_init__(self) -> None:
+        if self.issuer.domain != self.bundle.domain:
+            raise Conflict(
+                f"expected an issuer and a bundle of one trust domain, got {self.issuer.domain} and "
+                f"{self.bundle.domain}"
+            )
+
+
+class CurrentCa:
+    """What is in force now. Ask every time: what was in force a moment ago may have been replaced.
+
+    Safe to read from many threads. Only `replace` changes it, after what it says is durable.
+    """
+
+    def __init__(self, issuer: Issuer, bundle: TrustBundle) -> None:
+        self._now = InForce(issuer, bundle)
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[InForce], None]] = []
+
+    @property
+    def now(self) -> InForce:
+        """Issuer and bundle of the same moment."""
+        return self._now
+
+    @property
+    def issuer(self) -> Issuer:
+        return self._now.issuer
+
+    @property
+    def bundle(self) -> TrustBundle:
+        return self._now.bundle
+
+    @property
+    def domain(self) -> TrustDomain:
+        return self._now.bundle.domain
+
+    def replace(self, *, issuer: Issuer | None = None, bundle: TrustBundle | None = None) -> InForce:
+        """Put another issuer, bundle or both in force, then tell the listeners in this thread.
+
+        `Conflict` for another trust domain, and for a bundle whose sequence is not higher.
+        """
+        with self._lock:
+            before = self._now
+            after = InForce(issuer or before.issuer, bundle or before.bundle)
+            if after.issuer.domain != before.issuer.domain:
+                raise Conflict(f"expected a CA of {before.issuer.domain}, got one of {after.issuer.domain}")
+            if bundle is not None and bundle.sequence <= before.bundle.sequence:
+                raise Conflict(
+                    f"expected a bundle after sequence {before.bundle.sequence}, got {bundle.sequence}"
+                )
+            self._now = after
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener(after)
+        return after
+
+    def subscribe(self, listener: Callable[[InForce], None]) -> Callable[[], None]:
+        """Call `listener` after every replacement; returns the way to end it."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._listeners.remove(listener)
+
+        return unsubscribe
