@@ -11,7 +11,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-flower strangers check bench format protos cli-docs clean
+.PHONY: help setup demo test test-flower strangers clients check bench format protos cli-docs clean
 
 help: ## what there is to run
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,7 +28,7 @@ demo: $(STAMP) ## a federation under trust, with an attack, told as a story
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not client"
 	$(BIN)/python -m pytest -m e2e
 
 test-flower: $(STAMP) ## the Flower-facing tests on every other Flower minor that installs
@@ -36,6 +36,9 @@ test-flower: $(STAMP) ## the Flower-facing tests on every other Flower minor tha
 
 strangers: $(STAMP) ## environments of the verifiers and registries that the tests try ours on
 	$(BIN)/python -m tools.strangers
+
+clients: strangers ## certbot, curl, openssl, Envoy and others against ours, for real
+	$(BIN)/python -m pytest -m client
 
 check: $(STAMP) ## lint, types, import contract, generated files
 	$(BIN)/ruff check $(SOURCES)
