@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.agent.state import AgentState
-from fltrust.agent.tls import load_pair
+from fltrust.keys.tls import load_pair
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, Conflict, Refusal, StorageUnavailable
 from fltrust.identity import SpiffeId

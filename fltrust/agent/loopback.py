@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fltrust.agent.tls import load_pair
+from fltrust.keys.tls import load_pair
 from fltrust.keys import generate
 from fltrust.pki.profiles import key_usage
 

@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Protocol
 
-from fltrust.agent.tls import presented_chain
+from fltrust.keys.tls import presented_chain
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, Refusal, Unavailable
 from fltrust.identity import Role, SpiffeId

@@ -25,6 +25,7 @@ from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.session import Caller, Session
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.coordinator.tokens import TokenOffice
+from fltrust.enrollment.mackeys import MASTER_BYTES, MacKeys
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord
 from fltrust.enrollment.registration import CheckedRequest, JoinTokenChecker
 from fltrust.enrollment.types import Approval, Enrollment, EnrollRequest, Issued
@@ -51,7 +52,7 @@ class Authority:
     `signer` and `chain` are the coordinator's own identity (`fltrust.coordinator.identity`), which signs
     receipts; `use_identity` puts a renewed one in its place. The `notary` keeps the log's key, `names` says
     under which names participants stand in the log (left out: their SPIFFE IDs); both are for good, see
-    `open_log`.
+    `open_log`. `mac_keys` are shared with clients of other protocols (left out: for this object's life).
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Authority:
         clock: Clock,
         settings: AuthoritySettings,
         names: PublicNaming | None = None,
+        mac_keys: MacKeys | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         if ca.domain != settings.domain:
@@ -73,6 +75,7 @@ class Authority:
         self.ca = ca
         self._clock = clock
         self.settings = settings
+        self.mac_keys = mac_keys or MacKeys(entropy(MASTER_BYTES))
         self.counters = Counters()
         self.log_key = NoteKey(log_name(settings.domain), notary.note)
         self.ledger = Ledger(store, clock, Logbook(settings.domain, names or PublicNaming()))

@@ -3,6 +3,7 @@
 coordinator.toml   what `init` was told; edit it with the coordinator stopped
 ca/                root.pem, root.key, issuing.pem, issuing.key
 names.key          with pseudonyms: the key that makes and opens them
+enrollment.key     what the shared keys of enrollment protocols are derived from (`enrollment.mackeys`)
 log/, tsa/         keys of the log and the timestamp authority (`fltrust.coordinator.notary`)
 state.db           the database, unless the settings name another
 """
@@ -35,6 +36,8 @@ _KEYS = {
     "listen",
     "public",
     "listen-public",
+    "services",
+    "listen-services",
     "witnesses",
     "public-names",
     "database",
@@ -49,7 +52,9 @@ class CoordinatorSettings:
 
     `bootstrap` and `address` are ``host:port`` as sites reach them, and go into join tokens; the `listen`
     pair says where to listen if that differs. `public` is where log, trust file and timestamps are served
-    over plain HTTP; None serves them to nobody but callers of `address`. `witnesses` are asked to cosign the
+    over plain HTTP; None serves them to nobody but callers of `address`. `services` is where other protocols
+    (ACME, EST, REST, the SPIFFE bundle) are served over HTTPS; None serves them to nobody. Its host, if it is
+    a name, stands in the coordinator's certificate. `witnesses` are asked to cosign the
     public log. `public_names` says under which names participants stand in the log, for good. `database` of
     None is SQLite in the folder.
     """
@@ -61,6 +66,8 @@ class CoordinatorSettings:
     listen: str | None = None
     public: str | None = None
     listen_public: str | None = None
+    services: str | None = None
+    listen_services: str | None = None
     witnesses: tuple[WitnessSetting, ...] = ()
     public_names: PublicNames = PublicNames.SPIFFE
     database: str | None = None
@@ -70,7 +77,8 @@ class CoordinatorSettings:
         self.for_authority()  # bounds lifetimes
         plain = (self.bootstrap, self.address, self.public, self.listen_bootstrap, self.listen)
         urls = (witness.url for witness in self.witnesses)
-        for text in (*plain, self.listen_public, self.database, *urls):
+        more = (self.listen_public, self.services, self.listen_services, self.database)
+        for text in (*plain, *more, *urls):
             if text is not None and not _PLAIN.match(text):
                 raise Malformed("expected settings without quotes, backslashes and control characters")
 
@@ -92,6 +100,8 @@ class CoordinatorSettings:
             "listen": self.listen,
             "public": self.public,
             "listen-public": self.listen_public,
+            "services": self.services,
+            "listen-services": self.listen_services,
             "public-names": self.public_names,
             "database": self.database,
         }
@@ -125,6 +135,8 @@ class CoordinatorSettings:
             listen=_text(found, "listen"),
             public=_text(found, "public"),
             listen_public=_text(found, "listen-public"),
+            services=_text(found, "services"),
+            listen_services=_text(found, "listen-services"),
             witnesses=_witnesses(found.get("witnesses", [])),
             public_names=_public_names(_text(found, "public-names")),
             database=_text(found, "database"),

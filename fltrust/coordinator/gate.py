@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
+from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.session import Caller
 from fltrust.errors import CertificateRefused, Oversized, Refusal, Unauthenticated
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
@@ -26,6 +27,9 @@ class BundleSource(Protocol):
     """The part of the authority that is needed here."""
 
     def bundle(self) -> TrustBundle: ...
+
+    @property
+    def ca(self) -> CurrentCa: ...
 
 
 def check_tls(context: AuthContext) -> None:
@@ -70,9 +74,25 @@ class Gate:
                 "expected a client certificate, got none",
                 hint="run 'fltrust join' first; enrolling is the bootstrap port's",
             )
-        return Caller.of(self._verify(leaf, context))  # 2
+        rest = next(iter(context.get("x509_pem_cert_chain", ())), b"")
+        return Caller.of(self._verify(leaf, lambda: _certificates(leaf, rest)))  # 2
 
-    def _verify(self, leaf: bytes, context: AuthContext) -> VerifiedCertificate:
+    def identify_chain(self, chain: tuple[bytes, ...]) -> Caller:
+        """As `identify`, by the chain (DER, leaf first) of a connection of ours that spoke TLS 1.3.
+
+        The issuing CA that is in force is added to a leaf that came alone.
+        """
+        if not chain:
+            raise Unauthenticated(
+                "expected a client certificate, got none", hint="use the certificate of an operator"
+            )
+        if len(chain) == 1:
+            chain = (*chain, self._authority.ca.issuer.certificate.public_bytes(Encoding.DER))
+        return Caller.of(self._verify(chain[0], lambda: chain))
+
+    def _verify(
+        self, leaf: bytes, chain: Callable[[], Sequence[bytes | x509.Certificate]]
+    ) -> VerifiedCertificate:
         bundle, now = self._authority.bundle(), self._clock.now()
         if bundle is not self._bundle:
             self._bundle = bundle
@@ -81,9 +101,8 @@ class Gate:
         if known is not None and known.not_before - CLOCK_SKEW <= now <= known.not_after:
             self._seen.move_to_end(leaf)
             return known
-        chain = _certificates(leaf, next(iter(context.get("x509_pem_cert_chain", ())), b""))
         verified = verify_certificate(
-            chain, bundle=bundle, at=now, expect_domain=bundle.domain, purpose="client"
+            chain(), bundle=bundle, at=now, expect_domain=bundle.domain, purpose="client"
         )
         self._seen[leaf] = verified
         if len(self._seen) > _CACHED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,14 @@ from uvicorn.server import ServerState
 
 from fltrust.coordinator.limits import Slots, host_key
 from fltrust.errors import Conflict, LimitExceeded
+from fltrust.keys.tls import presented_chain
 
+PEER = "fltrust.peer"
+"""Where in a request's ASGI scope the peer's chain lies: DER, leaf first, as it was shown in the handshake,
+which proved that the peer holds its key and no more. Empty without a client certificate, or without TLS."""
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds for a TLS handshake."""
 HEAD_TIMEOUT = 10.0
 """Seconds for a connection to send the head of its next request."""
 REQUEST_TIMEOUT = 60.0
@@ -28,10 +36,22 @@ _GOODBYE = 5.0
 
 
 class HttpServer:
-    """Serves one app on one address, in the event loop that starts it. Leaves signals alone."""
+    """Serves one app on one address, in the event loop that starts it. Leaves signals alone.
 
-    def __init__(self, app: ASGIApp, *, connections: int, connections_per_address: int, grace: float) -> None:
+    With `tls` it speaks HTTPS, and every request's scope has the peer's chain at `PEER`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        connections: int,
+        connections_per_address: int,
+        grace: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._app = app
+        self._tls = tls
         self._slots = Slots("connections", total=connections, per_key=connections_per_address)
         self._grace = grace
         self._server: _Server | None = None
@@ -57,7 +77,7 @@ class HttpServer:
             timeout_graceful_shutdown=max(1, round(self._grace)),
             h11_max_incomplete_event_size=MAX_HEAD,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, listener, self._tls)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
             if self._task.done():
@@ -77,9 +97,33 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
+    """Uvicorn's server on a socket of ours, with a bound on the TLS handshake."""
+
+    def __init__(self, config: Config, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._tls: dict[str, Any] = (
+            {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT}
+        )
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's
+        await self.lifespan.startup()
+        loop, config = asyncio.get_running_loop(), self.config
+
+        def protocol() -> asyncio.Protocol:
+            made: Any = config.http_protocol_class
+            connection: asyncio.Protocol = made(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            )
+            return connection
+
+        server = await loop.create_server(protocol, sock=self._listener, backlog=config.backlog, **self._tls)
+        self.servers = [server]
+        self.started = True
 
 
 def _listen(host: str, port: int, address: str) -> socket.socket:
@@ -133,6 +177,10 @@ def _protocol(slots: Slots) -> type[H11Protocol]:
             except LimitExceeded:
                 transport.abort()
                 return
+            secured = transport.get_extra_info("ssl_object")
+            if secured is not None:
+                # A request's scope gets its state from here: what belongs to the connection, copied.
+                self.app_state = {**self.app_state, PEER: presented_chain(secured)}
             self._arm(HEAD_TIMEOUT)
 
         def connection_lost(self, exc: Exception | None) -> None:

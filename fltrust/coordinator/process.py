@@ -26,6 +26,7 @@ from fltrust.coordinator.identity import IdentityKeeper
 from fltrust.coordinator.notary import open_notary
 from fltrust.coordinator.public_names import PublicNaming, load_naming, make_naming_key
 from fltrust.enrollment.homes import state_folder
+from fltrust.enrollment.mackeys import open_mac_keys
 from fltrust.enrollment.private import passphrase_from_environment
 from fltrust.enrollment.state import AgentRecord, StateDraft
 from fltrust.errors import Conflict
@@ -129,11 +130,15 @@ def serve(
         bootstrap=settings.listen_bootstrap or settings.bootstrap,
         address=settings.listen or settings.address,
         public=settings.listen_public or settings.public,
+        services=settings.listen_services or settings.services,
+        services_name=settings.services,
         witnesses=settings.witnesses,
     )
     where = f"enrollment on {listening.bootstrap}, everything else on {listening.address}"
     if listening.public is not None:
         where += f", log and trust file on http://{listening.public}"
+    if listening.services is not None:
+        where += f", services on https://{listening.services_name}"
 
     def ready() -> None:
         if on_ready is not None:
@@ -168,6 +173,7 @@ def _opened(
             chain=identity.chain_der,
             notary=notary,
             names=_naming(folder, settings, issuing_passphrase),
+            mac_keys=open_mac_keys(folder, passphrase=issuing_passphrase),
             clock=clock,
             settings=settings.for_authority(),
         )

@@ -25,6 +25,7 @@ from fltrust.coordinator.public_port import PublicPort
 from fltrust.coordinator.publishing import Publisher
 from fltrust.coordinator.rpc import Bootstrap, Common, Context, Mutual, Port
 from fltrust.coordinator.serve import serve_until_signalled
+from fltrust.coordinator.services_port import ServicesPort
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.errors import Conflict
 from fltrust.wire.artifacts import MAX_COUNTERSIGN
@@ -67,6 +68,7 @@ class CoordinatorServer:
         self._is_serving = False
         self._renewal: asyncio.Task[None] | None = None
         self._public: PublicPort | None = None
+        self._services: ServicesPort | None = None
 
     @property
     def bootstrap_address(self) -> str:
@@ -82,6 +84,11 @@ class CoordinatorServer:
     def public_address(self) -> str | None:
         """``host:port`` of the public HTTP port, with the port that was taken; None if it is not served."""
         return None if self._public is None else self._public.address
+
+    @property
+    def services_address(self) -> str | None:
+        """``host:port`` of the services port, with the port that was taken; None if it is not served."""
+        return None if self._services is None else self._services.address
 
     @property
     def publisher(self) -> Publisher | None:
@@ -120,6 +127,16 @@ class CoordinatorServer:
             if settings.public is not None:
                 self._public = PublicPort.of(self._authority, settings, clock=self._clock)
                 await self._public.start(settings.public)
+            if settings.services is not None:
+                self._services = ServicesPort.of(
+                    self._authority,
+                    settings,
+                    identity,
+                    clock=self._clock,
+                    reads=self._reads,
+                    writes=self._writes,
+                )
+                await self._services.start(settings.services)
             for listener in self._listeners:
                 await listener.server.start()
         except BaseException:
@@ -139,6 +156,8 @@ class CoordinatorServer:
         stopping = [listener.server.stop(grace) for listener in self._listeners]
         if self._public is not None:
             stopping.append(self._public.stop(grace))
+        if self._services is not None:
+            stopping.append(self._services.stop(grace))
         await asyncio.gather(*stopping)
         await self._feed.close()
         for lane in (self._reads, self._statements, self._writes):
@@ -263,6 +282,8 @@ class CoordinatorServer:
                 await self._writes.run(use)
                 for listener in self._listeners:
                     await listener.certificate.replace(identity, listener.address)
+                if self._services is not None:
+                    await asyncio.to_thread(self._services.tls.use, identity)
                 served = identity
                 self._authority.counters.add("server.certificate-renewed")
                 _log.info("serving with certificate %s", identity.certificate.serial.hex)

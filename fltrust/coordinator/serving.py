@@ -19,6 +19,10 @@ class ServerSettings:
     """Mutual TLS: everything else."""
     public: str | None = None
     """Plain HTTP: log, trust file, timestamps. None: not served."""
+    services: str | None = None
+    """HTTPS for other protocols (ACME, EST, REST, the SPIFFE bundle). None: not served."""
+    services_name: str | None = None
+    """``host:port`` under which clients reach `services`; None: the address itself."""
     witnesses: tuple[WitnessSetting, ...] = ()
     """Who is asked to cosign the public log's checkpoints."""
 
@@ -55,6 +59,13 @@ class ServerSettings:
     stamp_rate: float = 10.0
     """As `public_rate`, of timestamps alone."""
     stamp_burst: float = 100.0
+
+    services_connections: int = 1_000
+    """Open connections of the services port."""
+    services_connections_per_address: int = 100
+    services_rate: float = 20.0
+    """As `bootstrap_rate`, of requests to the services port."""
+    services_burst: float = 200.0
 
     receive_timeout: float = 10.0
     """For a caller to send its whole request; a seal gets `seal_timeout`."""

@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fltrust.agent.tls import presented_chain
+from fltrust.keys.tls import presented_chain
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, FltrustError
 from fltrust.eventlog import EventLog

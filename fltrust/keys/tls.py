@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from fltrust.keys import FileSigner
+from fltrust.keys.file import FileSigner
 
 
 def load_pair(context: ssl.SSLContext, signer: FileSigner, chain_pem: bytes) -> None:
