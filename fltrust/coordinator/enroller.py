@@ -20,6 +20,7 @@ from fltrust.enrollment.registration import (
     admit_enrollment,
     approve,
     check_request,
+    examine,
     refuse_used_key,
 )
 from fltrust.enrollment.token import hash_of
@@ -79,7 +80,8 @@ class Enroller:
 
         A refusal with a join token that is known here is logged, `MAX_REFUSALS` times for each token.
 
-        1. The request's signatures are checked before the store is asked anything (`check_request`).
+        1. The request's signatures are checked before the store is asked anything (`check_request`), and
+           so is evidence that needs no record (`examine`).
         2. The evidence is spent and earns a name and a role.
         3. `admit_enrollment` decides.
         4. The certificate is issued, and everything is written in one transaction.
@@ -87,10 +89,11 @@ class Enroller:
         # 1.
         checked = check_request(request)
         try:
+            evidence = examine(request, checkers=self._checkers, now=self._ledger.now())
             with self._ledger.writing() as work:
                 # 2.
                 approval, kind = approve(
-                    request.evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
+                    evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
                 )
                 # 3. and 4.
                 return self.admit(approval, checked, work, evidence=kind)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from fltrust.enrollment.types import Approval, Evidence, TokenRecord
+from fltrust.enrollment.types import Approval, EnrollRequest, Evidence, TokenRecord
 from fltrust.identity import KeyId, Name, Role, Serial, SpiffeId
 
 
@@ -60,6 +60,11 @@ class TokenStore(Protocol):
 
     def cancel_all_for(self, role: Role, name: Name, *, now: datetime) -> None:
         """Mark every pending token for a name cancelled."""
+        ...
+
+    def spend_once(self, kind: str, digest: bytes, *, now: datetime) -> bool:
+        """Remember for good that this evidence, which no operator made a token for, was used; False if it
+        was before. Of two callers one gets True. `digest` is a SHA-256."""
         ...
 
 
@@ -122,4 +127,16 @@ class EvidenceChecker(Protocol):
     def approve(self, evidence: Evidence, *, tokens: TokenStore, now: datetime) -> Approval:
         """Spend the evidence and say what it earns, or raise a `Refused`. If the transaction is
         undone, so is the spending."""
+        ...
+
+
+@runtime_checkable
+class ExaminingChecker(EvidenceChecker, Protocol):
+    """A checker of evidence that takes work to judge, or that is bound to the request it came with."""
+
+    def examine(self, request: EnrollRequest, *, now: datetime) -> Evidence:
+        """Verify what needs no record, before a transaction is begun: signatures, the binding to
+        `request.csr_der`. Returns what was verified, for `approve`; raises a `Refused` otherwise.
+
+        Waits for no network: what has to be fetched first raises `Unavailable`, and is fetched meanwhile."""
         ...

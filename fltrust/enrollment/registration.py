@@ -12,7 +12,13 @@ from datetime import datetime
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from fltrust.enrollment.challenge import check_node_key_proof
-from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, EvidenceChecker, TokenStore
+from fltrust.enrollment.ports import (
+    CertificateStore,
+    EnrollmentStore,
+    EvidenceChecker,
+    ExaminingChecker,
+    TokenStore,
+)
 from fltrust.enrollment.token import SECRET_BYTES, hash_of
 from fltrust.enrollment.types import (
     Approval,
@@ -92,6 +98,25 @@ def _refused(record: TokenRecord) -> TokenRefused:
     )
 
 
+def examine(request: EnrollRequest, *, checkers: Sequence[EvidenceChecker], now: datetime) -> Evidence:
+    """Give the evidence that `approve` is to judge, verified as far as that needs no record.
+
+    For before the transaction. Evidence of an unknown kind raises `Malformed`.
+    """
+    for checker in checkers:
+        if checker.accepts(request.evidence):
+            return (
+                checker.examine(request, now=now)
+                if isinstance(checker, ExaminingChecker)
+                else request.evidence
+            )
+    raise _unknown(request.evidence)
+
+
+def _unknown(evidence: Evidence) -> Malformed:
+    return Malformed(f"expected evidence of a known kind, got {type(evidence).__name__}")
+
+
 def approve(
     evidence: Evidence, *, checkers: Sequence[EvidenceChecker], tokens: TokenStore, now: datetime
 ) -> tuple[Approval, str]:
@@ -99,7 +124,7 @@ def approve(
     for checker in checkers:
         if checker.accepts(evidence):
             return checker.approve(evidence, tokens=tokens, now=now), checker.kind
-    raise Malformed(f"expected evidence of a known kind, got {type(evidence).__name__}")
+    raise _unknown(evidence)
 
 
 def admit_enrollment(

@@ -63,6 +63,15 @@ class Tokens:
         table = tables.tokens
         self._mark((table.c.role == role) & (table.c.name == name), now, cancelled_at=now)
 
+    def spend_once(self, kind: str, digest: bytes, *, now: datetime) -> bool:
+        # Writers come one after the other, so nobody writes between the question and the answer.
+        table = tables.spent_evidence
+        which = (table.c.kind == kind) & (table.c.digest == digest)
+        if self._connection.execute(select(table.c.spent_at).where(which)).one_or_none() is not None:
+            return False
+        self._connection.execute(insert(table).values(kind=kind, digest=digest, spent_at=now))
+        return True
+
     def _mark(self, which: ColumnElement[bool], now: datetime, **values: datetime) -> int:
         # The condition and the change are one statement: of two that race, one finds a pending row.
         table = tables.tokens

@@ -80,6 +80,9 @@ events = Table(
     Column("run_id", _RUN_ID),
     Column("reason", String(32)),
     Column("compromised_since", Timestamp),
+    Column("domain", String(128)),
+    Column("sequence", BigInteger),
+    Column("issuer", String(40)),
     Index("events_by_subject", "subject", "epoch"),
 )
 
@@ -97,6 +100,15 @@ tokens = Table(
     Column("used_at", Timestamp),
     Column("cancelled_at", Timestamp),
     Index("tokens_by_name", "role", "name"),
+)
+
+spent_evidence = Table(
+    "spent_evidence",
+    metadata,
+    Column("kind", String(32), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("spent_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("kind", "digest", name="spent_evidence_pkey"),
 )
 
 enrollments = Table(
