@@ -14,7 +14,9 @@ from fltrust.artifacts.keeping import (
     TaintStore,
     TrustMaterialStore,
 )
+from fltrust.enrollment.operation_ports import OperationStore
 from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenStore
+from fltrust.enrollment.requests import RequestStore
 from fltrust.identity import TrustDomain
 from fltrust.revocation.log import EventLog
 from fltrust.rounds.ports import RoundStore
@@ -50,6 +52,10 @@ class Transaction(Protocol):
     def cosignatures(self) -> CosignatureStore: ...
     @property
     def trust_material(self) -> TrustMaterialStore: ...
+    @property
+    def requests(self) -> RequestStore: ...
+    @property
+    def operations(self) -> OperationStore: ...
     def attempt(self) -> AbstractContextManager[None]:
         """In a writing transaction: undo what the block did, and nothing else, if it raises."""
         ...

@@ -6,7 +6,8 @@ it is or none. Storage implements these; a refusal raised by the caller undoes t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +24,8 @@ class EnrolledRecord:
     enrolled_by: SpiffeId | None
     evidence: str
     node_key: bytes | None
+    dns_names: tuple[str, ...] = ()
+    claims: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

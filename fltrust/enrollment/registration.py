@@ -87,7 +87,9 @@ class JoinTokenChecker:
             )
         if record.status is not TokenStatus.PENDING or not tokens.spend(record.token_id, now=now):
             raise _refused(tokens.get(record.token_id, now=now) or record)
-        return Approval(record.role, record.name, record.replace, granted_by=record.created_by)
+        return Approval(
+            record.role, record.name, record.replace, granted_by=record.created_by, dns_names=record.dns_names
+        )
 
 
 def _refused(record: TokenRecord) -> TokenRefused:

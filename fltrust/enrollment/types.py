@@ -48,6 +48,8 @@ class TokenRecord:
     created_by: SpiffeId | None
     replace: bool
     status: TokenStatus
+    dns_names: tuple[str, ...] = ()
+    """DNS names that the certificates of the name will carry; for servers only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class EnrollRequest:
     node_key_proof: bytes | None = None
     protocol: EnrollmentProtocol = EnrollmentProtocol.GRPC
     """How it came: for the record and for the policy of approvals."""
+    source: str = ""
+    """Where it came from, such as an address, so that one source cannot fill the list of requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +180,21 @@ class Enrollment:
     certificate_serial: str | None
     """Hex serial of the newest certificate."""
     certificate_not_after: datetime | None
+    dns_names: tuple[str, ...] = ()
 
 
 class TokenDesk(Protocol):
     """Join tokens, for operators."""
 
-    def create_token(self, role: Role, name: Name, *, ttl: timedelta, replace: bool = False) -> JoinToken:
+    def create_token(
+        self,
+        role: Role,
+        name: Name,
+        *,
+        ttl: timedelta,
+        replace: bool = False,
+        dns_names: tuple[str, ...] = (),
+    ) -> JoinToken:
         """Make a single-use token. `replace` allows an enrolled or revoked name to be enrolled anew."""
         ...
 

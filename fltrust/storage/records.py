@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +40,7 @@ class Tokens:
                 expires_at=record.expires_at,
                 created_by=text_of(record.created_by),
                 replace=record.replace,
+                dns_names=_names_text(record.dns_names),
             )
         )
 
@@ -110,6 +113,7 @@ def _token(row: Row[Any], now: datetime) -> TokenRecord:
         created_by=parse_id(row.created_by),
         replace=row.replace,
         status=status,
+        dns_names=_names(row.dns_names),
     )
 
 
@@ -140,6 +144,8 @@ class Enrollments:
             "enrolled_by": text_of(record.enrolled_by),
             "evidence": record.evidence,
             "node_key": record.node_key,
+            "dns_names": _names_text(record.dns_names),
+            "claims": json.dumps(dict(record.claims), sort_keys=True) if record.claims else None,
         }
         changed = self._connection.execute(update(table).where(table.c.spiffe_id == who).values(**values))
         if changed.rowcount == 0:
@@ -164,7 +170,18 @@ def _enrolled(row: Row[Any]) -> EnrolledRecord:
         enrolled_by=parse_id(row.enrolled_by),
         evidence=row.evidence,
         node_key=row.node_key,
+        dns_names=_names(row.dns_names),
+        claims=json.loads(row.claims) if row.claims else {},
     )
+
+
+def _names_text(names: Iterable[str]) -> str | None:
+    found = list(names)
+    return json.dumps(found) if found else None
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()
 
 
 class Certificates:

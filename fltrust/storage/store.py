@@ -22,7 +22,9 @@ from fltrust.storage.feed import Events
 from fltrust.storage.holder import FileHold, Hold, SessionHold
 from fltrust.storage.lineage import Aggregates, Contributions, Models, Taints
 from fltrust.storage.log import Log
+from fltrust.storage.operations import Operations
 from fltrust.storage.records import Certificates, Enrollments, Tokens
+from fltrust.storage.requests import Requests
 from fltrust.storage.rounds import Rounds
 from fltrust.storage.schema import create, migrate
 from fltrust.storage.signatures import Cosignatures, Countersigned, TrustMaterials
@@ -52,6 +54,8 @@ class Transaction:
     countersigned: Countersigned
     cosignatures: Cosignatures
     trust_material: TrustMaterials
+    requests: Requests
+    operations: Operations
     connection: Connection
 
     @contextmanager
@@ -220,5 +224,7 @@ def _transaction(connection: Connection, head: Row[Any]) -> Transaction:
         countersigned=Countersigned(connection),
         cosignatures=Cosignatures(connection),
         trust_material=TrustMaterials(connection),
+        requests=Requests(connection),
+        operations=Operations(connection),
         connection=connection,
     )

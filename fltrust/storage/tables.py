@@ -97,6 +97,7 @@ tokens = Table(
     Column("expires_at", Timestamp, nullable=False),
     Column("created_by", _SPIFFE_ID),
     Column("replace", Boolean, nullable=False),
+    Column("dns_names", Text),
     Column("used_at", Timestamp),
     Column("cancelled_at", Timestamp),
     Index("tokens_by_name", "role", "name"),
@@ -119,6 +120,8 @@ enrollments = Table(
     Column("enrolled_by", _SPIFFE_ID),
     Column("evidence", String(32), nullable=False),
     Column("node_key", LargeBinary),
+    Column("dns_names", Text),
+    Column("claims", Text),
 )
 
 node_keys = Table(

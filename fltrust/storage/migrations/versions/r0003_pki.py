@@ -17,6 +17,9 @@ depends_on = None
 def upgrade() -> None:
     """Make the tables, one part after the other."""
     _events()
+    _records()
+    _requests()
+    _operations()
     _spent_evidence()
 
 
@@ -33,4 +36,92 @@ def _spent_evidence() -> None:
         sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
         sa.Column("spent_at", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("kind", "digest", name="spent_evidence_pkey"),
+    )
+
+
+def _records() -> None:
+    op.add_column("tokens", sa.Column("dns_names", sa.Text(), nullable=True))
+    op.add_column("enrollments", sa.Column("dns_names", sa.Text(), nullable=True))
+    op.add_column("enrollments", sa.Column("claims", sa.Text(), nullable=True))
+    op.create_table(
+        "sightings",
+        sa.Column("spiffe_id", sa.String(length=256), nullable=False),
+        sa.Column("seen_at", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("spiffe_id"),
+    )
+
+
+def _requests() -> None:
+    op.create_table(
+        "requests",
+        sa.Column("request_id", sa.String(length=32), nullable=False),
+        sa.Column("state", sa.String(length=32), nullable=False),
+        sa.Column("protocol", sa.String(length=16), nullable=False),
+        sa.Column("evidence", sa.String(length=32), nullable=False),
+        sa.Column("evidence_digest", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("csr", sa.LargeBinary(), nullable=False),
+        sa.Column("key_id", sa.String(length=64), nullable=False),
+        sa.Column("node_key", sa.LargeBinary(), nullable=True),
+        sa.Column("role", sa.String(length=16), nullable=True),
+        sa.Column("name", sa.String(length=63), nullable=True),
+        sa.Column("dns_names", sa.Text(), nullable=False),
+        sa.Column("replace", sa.Boolean(), nullable=False),
+        sa.Column("granted_by", sa.String(length=256), nullable=True),
+        sa.Column("claims", sa.Text(), nullable=False),
+        sa.Column("source", sa.String(length=64), nullable=False),
+        sa.Column("needed", sa.Integer(), nullable=False),
+        sa.Column("submitted_at", sa.String(length=32), nullable=False),
+        sa.Column("expires_at", sa.String(length=32), nullable=False),
+        sa.Column("decided_at", sa.String(length=32), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("serial", sa.String(length=40), nullable=True),
+        sa.Column("log_index", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("request_id"),
+    )
+    op.create_index("requests_by_state", "requests", ["state", "request_id"], unique=False)
+    op.create_index("requests_by_key", "requests", ["key_id"], unique=False)
+    op.create_index("requests_by_name", "requests", ["role", "name"], unique=False)
+    op.create_table(
+        "request_decisions",
+        sa.Column("request_id", sa.String(length=32), nullable=False),
+        *_decision(),
+        sa.ForeignKeyConstraint(["request_id"], ["requests.request_id"]),
+        sa.PrimaryKeyConstraint("request_id", "position", name="request_decisions_pkey"),
+    )
+
+
+def _operations() -> None:
+    op.create_table(
+        "operations",
+        sa.Column("operation_id", sa.String(length=32), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("payload", sa.LargeBinary(), nullable=False),
+        sa.Column("proposer", sa.String(length=256), nullable=False),
+        sa.Column("state", sa.String(length=32), nullable=False),
+        sa.Column("needed", sa.Integer(), nullable=False),
+        sa.Column("proposed_at", sa.String(length=32), nullable=False),
+        sa.Column("expires_at", sa.String(length=32), nullable=False),
+        sa.Column("decided_at", sa.String(length=32), nullable=True),
+        sa.Column("result", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("operation_id"),
+    )
+    op.create_index("operations_by_state", "operations", ["state", "operation_id"], unique=False)
+    op.create_table(
+        "operation_decisions",
+        sa.Column("operation_id", sa.String(length=32), nullable=False),
+        *_decision(),
+        sa.Column("signed", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["operation_id"], ["operations.operation_id"]),
+        sa.PrimaryKeyConstraint("operation_id", "position", name="operation_decisions_pkey"),
+    )
+
+
+def _decision() -> tuple[sa.Column[object], ...]:
+    return (
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("operator", sa.String(length=256), nullable=False),
+        sa.Column("serial", sa.String(length=40), nullable=False),
+        sa.Column("is_approval", sa.Boolean(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("at", sa.String(length=32), nullable=False),
     )
