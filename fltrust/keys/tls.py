@@ -26,7 +26,12 @@ def load_pair(context: ssl.SSLContext, signer: FileSigner, chain_pem: bytes) -> 
 
 
 def presented_chain(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:
-    """Give the chain that the peer showed, leaf first, in DER. What it proves, `verify_certificate` says."""
+    """Give the chain that the peer showed, leaf first, in DER; empty if it showed none.
+
+    What it proves, `verify_certificate` says.
+    """
+    if connection.getpeercert(binary_form=True) is None:
+        return ()
     public: Callable[[], list[bytes]] | None = getattr(connection, "get_unverified_chain", None)  # 3.13
     if public is not None:
         return tuple(public())
