@@ -204,6 +204,20 @@ class KeyId(str):
         return cls(sha256(spki_der).hexdigest())
 
 
+class CaKeyId(str):
+    """A CA's key as certificates name it: its key identifier (RFC 5280, 4.2.1.2) as 40 hex digits.
+
+    Ours is the first 160 bits of SHA-256 of the key's point (RFC 7093, section 2, method 1).
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: str) -> Self:
+        if not re.fullmatch(r"[0-9a-f]{40}", value):
+            raise Malformed(f"expected a CA's key identifier of 40 hex digits, got {value[:80]!r}")
+        return super().__new__(cls, value)
+
+
 class RunId(int):
     """A Flower run id, an unsigned 64-bit number; written as a decimal string in JSON."""
 

@@ -203,6 +203,8 @@ def _print_event(event: TrustEvent, *, as_json: bool) -> None:
         print_json(row, lines=True)
         return
     what = f"run {event.run_id}" if event.run_id is not None else text_of(row["subject"])
+    if event.domain is not None:
+        what = f"CA of {event.domain}" + (f" {event.issuer}" if event.issuer else "")
     reason = (
         f"  ({event.reason})" if event.reason and event.kind in (EventKind.REVOKED, EventKind.HELD) else ""
     )
@@ -224,4 +226,7 @@ def _row(event: TrustEvent) -> Row:
         "run_id": None if event.run_id is None else str(int(event.run_id)),
         "reason": None if event.reason is None else event.reason.value,
         "compromised_since": event.compromised_since,
+        "domain": event.domain,
+        "sequence": event.sequence,
+        "issuer": event.issuer,
     }

@@ -17,7 +17,7 @@ from fltrust.clock import Clock
 from fltrust.coordinator.logbook import Logbook
 from fltrust.coordinator.ports import Store, Transaction
 from fltrust.enrollment.ports import CertificateRecord
-from fltrust.identity import Epoch, KeyId, RunId, Serial, SpiffeId
+from fltrust.identity import CaKeyId, Epoch, KeyId, RunId, Serial, SpiffeId, TrustDomain
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 from fltrust.revocation.state import IdentityState, TrustState
@@ -50,6 +50,9 @@ class Work:
         run_id: RunId | None = None,
         reason: RevocationReason | None = None,
         compromised_since: datetime | None = None,
+        domain: TrustDomain | None = None,
+        sequence: int | None = None,
+        issuer: CaKeyId | None = None,
     ) -> TrustEvent:
         """Write an event as the next epoch, and into the log; it counts once the transaction commits."""
         event = TrustEvent(
@@ -65,6 +68,9 @@ class Work:
             run_id=run_id,
             reason=reason,
             compromised_since=compromised_since,
+            domain=domain,
+            sequence=sequence,
+            issuer=issuer,
         )
         self.tx.events.append(event)
         self.log(self.book.event(event))

@@ -11,6 +11,7 @@ from fltrust.identity import Digest, Role, RunId, SpiffeId, TrustDomain
 from fltrust.revocation.events import TrustEvent
 from fltrust.rounds.logged import sealed_entry
 from fltrust.tlog.entries import (
+    AuthorityChange,
     CertificateLeaf,
     EnrollmentRefused,
     Entry,
@@ -37,6 +38,13 @@ def token_subject(token_id: str) -> str:
 def certificate_subject(der: bytes) -> str:
     """What the entry of a timestamp authority's certificate is found by."""
     return f"certificate:{Digest.sha256_of(der).hex}"
+
+
+def authority_of(event: TrustEvent) -> AuthorityChange | None:
+    """What an event says of a CA, where it is of one."""
+    if event.domain is None:
+        return None
+    return AuthorityChange(event.domain, event.sequence, event.issuer)
 
 
 class Logbook:
@@ -92,6 +100,7 @@ class Logbook:
             run_id=event.run_id,
             reason=event.reason,
             compromised_since=event.compromised_since,
+            authority=authority_of(event),
         )
         named = [str(who) for who in (event.subject, event.actor) if who is not None]
         if event.run_id is not None:

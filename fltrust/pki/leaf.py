@@ -16,11 +16,12 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
 from fltrust.errors import CertificateRefused, Malformed, Refusal
-from fltrust.identity import Serial, SpiffeId
+from fltrust.identity import CaKeyId, Serial, SpiffeId
 from fltrust.keys.verify import is_p256
 from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES, LeafProfile
 
@@ -151,6 +152,17 @@ def subject_key_identifier(public_key: ec.EllipticCurvePublicKey) -> x509.Subjec
     """Name a key as RFC 7093, section 2, method 1 does: the first 160 bits of SHA-256 of its point."""
     point = public_key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
     return x509.SubjectKeyIdentifier(sha256(point).digest()[:20])
+
+
+def ca_key_id(public_key: CertificatePublicKeyTypes) -> CaKeyId:
+    """Name a CA's key by what it is, whatever the certificates under it say: for another kind of key than
+    ours, by the first 160 bits of SHA-256 of its SubjectPublicKeyInfo."""
+    if is_p256(public_key):
+        return CaKeyId(subject_key_identifier(public_key).digest.hex())
+    spki = public_key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return CaKeyId(sha256(spki).digest()[:20].hex())
 
 
 def refuse(message: str, *, reason: Refusal = Refusal.CERTIFICATE_PROFILE) -> NoReturn:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from cryptography import x509
 
-from fltrust.identity import Digest, KeyId, Serial, SpiffeId, TrustDomain
+from fltrust.identity import CaKeyId, Digest, KeyId, Serial, SpiffeId, TrustDomain
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class VerifiedCertificate:
     not_after: datetime
     fingerprint: Digest
     chain: tuple[x509.Certificate, ...]
+    issuers: tuple[CaKeyId, ...]
+    """The keys of the CAs that the path leads through, the leaf's own issuer first, the root last."""
 
     @property
     def leaf(self) -> x509.Certificate:

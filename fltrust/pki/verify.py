@@ -20,7 +20,7 @@ from cryptography.x509.verification import (
 from fltrust.errors import Refusal
 from fltrust.identity import Digest, KeyId, Role, TrustDomain
 from fltrust.keys.openssh import spki_der
-from fltrust.pki.leaf import PARSE_ERRORS, Leaf, check_profile, read_leaf, refuse
+from fltrust.pki.leaf import PARSE_ERRORS, Leaf, ca_key_id, check_profile, read_leaf, refuse
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 
 MAX_CHAIN = 4
@@ -113,6 +113,7 @@ def verify_certificate(
         not_after=leaf.not_after,
         fingerprint=Digest.sha256_of(leaf.certificate.public_bytes(Encoding.DER)),
         chain=path[:-1],
+        issuers=tuple(ca_key_id(authority.public_key()) for authority in path[1:]),
     )
 
 

@@ -1,7 +1,7 @@
 """Trust events: the one gapless sequence that everything about standing is written in.
 
 Every change of who is trusted takes the next epoch: enrollment, revocation, hold,
-release, and the opening and closing of a run. A watcher that has applied epochs
+release, the opening and closing of a run, and a change of the CAs themselves. A watcher that has applied epochs
 1…n knows exactly what the coordinator knew at n.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from fltrust.identity import Epoch, KeyId, RunId, Serial, SpiffeId
+from fltrust.identity import CaKeyId, Epoch, KeyId, RunId, Serial, SpiffeId, TrustDomain
 
 
 class EventKind(StrEnum):
@@ -23,6 +23,10 @@ class EventKind(StrEnum):
     RELEASED = "released"
     RUN_OPENED = "run-opened"
     RUN_CLOSED = "run-closed"
+    BUNDLE_CHANGED = "bundle-changed"
+    """A trust domain has other roots, or issues under another CA: fetch its bundle."""
+    ISSUER_REVOKED = "issuer-revoked"
+    """Nothing that leads through this CA's key is good any more, whoever it names."""
     REDACTED = "redacted"
     """An event that this watcher may not read; it keeps the sequence without a gap."""
 
@@ -42,7 +46,7 @@ class RevocationReason(StrEnum):
 class TrustEvent:
     """One epoch of the feed.
 
-    `subject` is set for all kinds but RUN_OPENED, RUN_CLOSED and REDACTED.
+    `subject` is set for enrollments, revocations, holds and releases.
     A certificate or key that was revoked stays revoked when its identity is
     enrolled anew; a hold ends with RELEASED.
     """
@@ -63,6 +67,12 @@ class TrustEvent:
     run_id: RunId | None = None
     reason: RevocationReason | None = None
     compromised_since: datetime | None = None
+    domain: TrustDomain | None = None
+    """BUNDLE_CHANGED, ISSUER_REVOKED: whose CA."""
+    sequence: int | None = None
+    """BUNDLE_CHANGED: the sequence of its bundle from now on."""
+    issuer: CaKeyId | None = None
+    """ISSUER_REVOKED: the CA's key. BUNDLE_CHANGED: the key that issues from now on, where it is told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fltrust.errors import CertificateRefused, Conflict, Malformed, Refusal, Revoked
-from fltrust.identity import Epoch, KeyId, Role, RunId, Serial, SpiffeId
+from fltrust.identity import CaKeyId, Epoch, KeyId, Role, RunId, Serial, SpiffeId
 from fltrust.revocation.events import EventKind, TrustEvent
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class TrustState:
     _run_owners: dict[RunId, SpiffeId] = field(default_factory=dict)
     _barred_serials: dict[Serial, Standing] = field(default_factory=dict)
     _barred_keys: dict[KeyId, Standing] = field(default_factory=dict)
+    _barred_issuers: dict[CaKeyId, Epoch] = field(default_factory=dict)
 
     @classmethod
     def replay(cls, events: Iterable[TrustEvent]) -> TrustState:
@@ -77,33 +78,47 @@ class TrustState:
             case EventKind.RUN_CLOSED:
                 self.open_runs.discard(_run_of(event))
                 self._run_owners.pop(_run_of(event), None)
-            case EventKind.REDACTED:
+            case EventKind.ISSUER_REVOKED:
+                self._bar_issuer(event)
+            case EventKind.BUNDLE_CHANGED | EventKind.REDACTED:
                 pass
         self.epoch = event.epoch
 
     def judge(self, certificate: VerifiedCertificate) -> None:
         """Raise unless the holder of this certificate stands well at `epoch`.
 
-        1. The coordinator's own identity is known by its path alone.
-        2. An identity that was never enrolled is refused (unknown is no).
-        3. A revoked or held identity is refused.
-        4. A revoked or held certificate or key is refused, also after its
+        1. Whoever a revoked CA vouches for is refused, the coordinator included.
+        2. The coordinator's own identity is known by its path alone.
+        3. An identity that was never enrolled is refused (unknown is no).
+        4. A revoked or held identity is refused.
+        5. A revoked or held certificate or key is refused, also after its
            identity was enrolled anew.
         """
         who = certificate.spiffe_id
-        if who.role is Role.COORDINATOR:  # 1
+        for issuer in certificate.issuers:  # 1
+            if issuer in self._barred_issuers:
+                raise Revoked(
+                    f"the CA {issuer} that vouches for {who} is revoked as of epoch {self.epoch}",
+                    reason=Refusal.REVOKED,
+                    hint="get a certificate of the CA in force: an agent does so by itself",
+                )
+        if who.role is Role.COORDINATOR:  # 2
             return
         known = self.identities.get(who)
-        if known is None:  # 2
+        if known is None:  # 3
             raise CertificateRefused(
                 f"{who} is not enrolled as of epoch {self.epoch}",
                 reason=Refusal.UNKNOWN_IDENTITY,
                 hint="create a join token for it and run 'fltrust join' at its site",
             )
-        _refuse_unless_active(known.standing, f"{who}", self.epoch)  # 3
+        _refuse_unless_active(known.standing, f"{who}", self.epoch)  # 4
         barred_by = self._barred_serials.get(certificate.serial) or self._barred_keys.get(certificate.key_id)
-        if barred_by is not None:  # 4
+        if barred_by is not None:  # 5
             _refuse_unless_active(barred_by, f"certificate {certificate.serial.hex} of {who}", self.epoch)
+
+    def is_issuer_revoked(self, issuer: CaKeyId) -> bool:
+        """Whether nothing that leads through this CA's key is good any more."""
+        return issuer in self._barred_issuers
 
     def is_active(self, who: SpiffeId) -> bool:
         known = self.identities.get(who)
@@ -155,6 +170,11 @@ class TrustState:
         for key in event.keys:
             if self._barred_keys.get(key) is not Standing.REVOKED:
                 self._barred_keys[key] = standing
+
+    def _bar_issuer(self, event: TrustEvent) -> None:
+        if event.issuer is None:
+            raise Malformed(f"expected a CA in the {event.kind} event of epoch {event.epoch}")
+        self._barred_issuers.setdefault(event.issuer, event.epoch)
 
     def _release(self, event: TrustEvent) -> None:
         """End a hold; what was revoked stays revoked."""

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from fltrust.errors import Conflict
-from fltrust.identity import Epoch, KeyId, RunId, Serial, SpiffeId
+from fltrust.identity import CaKeyId, Epoch, KeyId, RunId, Serial, SpiffeId, TrustDomain
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 from fltrust.storage import tables
 from fltrust.storage.records import parse_id, text_of
@@ -52,6 +52,9 @@ class Events:
                 run_id=None if event.run_id is None else str(int(event.run_id)),
                 reason=event.reason,
                 compromised_since=event.compromised_since,
+                domain=event.domain,
+                sequence=event.sequence,
+                issuer=event.issuer,
             )
         )
         changed = self._connection.execute(
@@ -93,4 +96,7 @@ def _event(row: Row[Any]) -> TrustEvent:
         run_id=None if row.run_id is None else RunId(int(row.run_id)),
         reason=None if row.reason is None else RevocationReason(row.reason),
         compromised_since=row.compromised_since,
+        domain=None if row.domain is None else TrustDomain(row.domain),
+        sequence=row.sequence,
+        issuer=None if row.issuer is None else CaKeyId(row.issuer),
     )

@@ -38,9 +38,10 @@ from fltrust.tlog.ctleaf import (
 from fltrust.tlog.ports import MAX_ENTRY, NewEntry
 from fltrust.tlog.stated import PublicName
 from fltrust.tlog.taints import Taint, TaintedAggregate, TaintedModel, TaintedRound
-from fltrust.tlog.trustevents import TrustEventEntry, TrustEventWord
+from fltrust.tlog.trustevents import AuthorityChange, TrustEventEntry, TrustEventWord
 
 __all__ = [
+    "AuthorityChange",
     "CertificateLeaf",
     "EnrollmentRefused",
     "Entry",

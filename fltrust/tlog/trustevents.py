@@ -1,4 +1,4 @@
-"""A trust event as a log entry: enrollment, revocation, hold, release, and runs opened and closed."""
+"""A trust event as a log entry: enrollment, revocation, hold, release, runs and CAs that changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ClassVar
 from fltrust import strictjson
 from fltrust.clock import to_rfc3339
 from fltrust.errors import Malformed
-from fltrust.identity import Digest, Epoch, KeyId, RunId, Serial
+from fltrust.identity import CaKeyId, Digest, Epoch, KeyId, RunId, Serial, TrustDomain
 from fltrust.strictbase64 import to_base64
 from fltrust.strictjson import Fields
 from fltrust.tlog.stated import PublicName, check_word, encode, take_base64, take_name
@@ -29,6 +29,20 @@ class TrustEventWord(StrEnum):
     RELEASED = "released"
     RUN_OPENED = "run-opened"
     RUN_CLOSED = "run-closed"
+    BUNDLE_CHANGED = "bundle-changed"
+    ISSUER_REVOKED = "issuer-revoked"
+
+
+_OF_AUTHORITIES = {TrustEventWord.BUNDLE_CHANGED, TrustEventWord.ISSUER_REVOKED}
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityChange:
+    """What an event says of a CA: whose it is, its bundle's sequence, and the key it is about."""
+
+    domain: TrustDomain
+    sequence: int | None
+    issuer: CaKeyId | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +69,12 @@ class TrustEventEntry:
     run_id: RunId | None = None
     reason: str | None = None
     compromised_since: datetime | None = None
+    authority: AuthorityChange | None = None
+    """In events about a CA, and in no others: those have no such member at all."""
 
     def __post_init__(self) -> None:
+        if (self.event in _OF_AUTHORITIES) != (self.authority is not None):
+            raise Malformed("expected a CA in a trust event about one, and in no other")
         is_cut = self.serial_count > len(self.serials) or self.key_count > len(self.keys)
         if (
             len(self.serials) != min(self.serial_count, MAX_LISTED)
@@ -83,6 +101,7 @@ class TrustEventEntry:
         run_id: RunId | None = None,
         reason: str | None = None,
         compromised_since: datetime | None = None,
+        authority: AuthorityChange | None = None,
     ) -> TrustEventEntry:
         """Take the fields of a trust event, names already public, and cut what is too long to list."""
         is_cut = max(len(serials), len(keys)) > MAX_LISTED
@@ -102,12 +121,15 @@ class TrustEventEntry:
             run_id=run_id,
             reason=reason,
             compromised_since=compromised_since,
+            authority=authority,
         )
 
     def encode(self) -> bytes:
+        about = {} if self.authority is None else {"authority": _authority_fields(self.authority)}
         return encode(
             self,
             {
+                **about,
                 "epoch": str(self.epoch),
                 "event": self.event,
                 "actor": self.actor,
@@ -127,10 +149,12 @@ class TrustEventEntry:
 
     @classmethod
     def parse(cls, fields: Fields) -> TrustEventEntry:
+        event = fields.choice("event", TrustEventWord)
         return cls(
             at=fields.time("at"),
             epoch=Epoch(fields.decimal("epoch", bits=63)),
-            event=fields.choice("event", TrustEventWord),
+            event=event,
+            authority=_take_authority(fields.object("authority")) if event in _OF_AUTHORITIES else None,
             actor=None if fields.is_null("actor") else take_name(fields, "actor"),
             subject=None if fields.is_null("subject") else take_name(fields, "subject"),
             identity_wide=fields.flag("identityWide"),
@@ -144,6 +168,24 @@ class TrustEventEntry:
             reason=None if fields.is_null("reason") else fields.text("reason", limit=64),
             compromised_since=None if fields.is_null("compromisedSince") else fields.time("compromisedSince"),
         )
+
+
+def _authority_fields(change: AuthorityChange) -> dict[str, object]:
+    return {
+        "domain": change.domain,
+        "sequence": None if change.sequence is None else str(change.sequence),
+        "issuer": change.issuer,
+    }
+
+
+def _take_authority(fields: Fields) -> AuthorityChange:
+    change = AuthorityChange(
+        fields.domain("domain"),
+        None if fields.is_null("sequence") else fields.decimal("sequence", bits=63),
+        None if fields.is_null("issuer") else CaKeyId(fields.text("issuer", limit=40)),
+    )
+    fields.done()
+    return change
 
 
 def _time_or_none(at: datetime | None) -> str | None:

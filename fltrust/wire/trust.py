@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from fltrust.errors import Malformed
-from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial
+from fltrust.identity import CaKeyId, Epoch, KeyId, Name, Role, RunId, Serial, TrustDomain
 from fltrust.revocation.events import EventKind, FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
 from fltrust.revocation.ports import RevocationTarget
 from fltrust.wire.enrollment import MAX_NODE_KEY
@@ -43,6 +43,9 @@ def event_to_pb(event: TrustEvent) -> pb.TrustEvent:
         node_key=event.node_key or b"",
         run_id=event.run_id,
         reason=text_of(event.reason),
+        domain=text_of(event.domain),
+        sequence=event.sequence,
+        issuer=text_of(event.issuer),
     )
     if event.compromised_since is not None:
         message.compromised_since.CopyFrom(time_to_pb(event.compromised_since))
@@ -68,11 +71,18 @@ def event_from_pb(message: pb.TrustEvent) -> TrustEvent:
         run_id=RunId(message.run_id) if message.HasField("run_id") else None,
         reason=_reason_or_none(message.reason),
         compromised_since=time_from_optional(message, "compromised_since"),
+        domain=TrustDomain(message.domain) if message.domain else None,
+        sequence=message.sequence if message.HasField("sequence") else None,
+        issuer=CaKeyId(message.issuer) if message.issuer else None,
     )
     if kind in _RUN_KINDS and event.run_id is None:
         raise Malformed(f"expected a run in the {kind} event of epoch {event.epoch}, got none")
     if (kind in _BARRING or kind is EventKind.ENROLLED) and event.subject is None:
         raise Malformed(f"expected a subject in the {kind} event of epoch {event.epoch}, got none")
+    if kind is EventKind.BUNDLE_CHANGED and (event.domain is None or event.sequence is None):
+        raise Malformed(f"expected domain and sequence in the {kind} event of epoch {event.epoch}")
+    if kind is EventKind.ISSUER_REVOKED and (event.domain is None or event.issuer is None):
+        raise Malformed(f"expected domain and issuer in the {kind} event of epoch {event.epoch}")
     return event
 
 

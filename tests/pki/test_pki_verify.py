@@ -17,8 +17,9 @@ from fltrust.errors import CertificateRefused, Refusal
 from fltrust.identity import Digest, KeyId, Role, SpiffeId, TrustDomain
 from fltrust.keys import generate, spki_der
 from fltrust.pki import Draft, Issuer, TrustBundle, create_issuing, verify_certificate
+from fltrust.pki.leaf import ca_key_id
 from fltrust.pki.profiles import key_usage
-from fltrust.pki.verify import MAX_CERTIFICATE
+from fltrust.pki.verify import MAX_CERTIFICATE, Purpose
 
 
 def refusal(authority: Any, chain: Any, **how: Any) -> str:
@@ -35,15 +36,19 @@ def der(chain: Any) -> list[bytes]:
 @pytest.mark.parametrize("role", list(Role))
 def test_what_the_issuer_made_verifies_and_says_who_it_is(authority: Any, role: Role) -> None:
     chain = authority.issue(role)
+    purpose: Purpose = "server" if role is Role.SERVER else "client"
     for presented in (der(chain), chain, [*chain, authority.root]):
         found = verify_certificate(
-            presented, bundle=authority.bundle, at=authority.now, expect_role=role, purpose="client"
+            presented, bundle=authority.bundle, at=authority.now, expect_role=role, purpose=purpose
         )
         assert found.spiffe_id == authority.id(role)
         assert found.serial == chain[0].serial_number
         assert found.key_id == KeyId.of_spki(spki_der(chain[0].public_key()))
         assert found.fingerprint == Digest.sha256_of(chain[0].public_bytes(Encoding.DER))
         assert found.chain == tuple(chain)
+        assert found.issuers == tuple(
+            ca_key_id(ca.public_key()) for ca in (authority.issuer.certificate, authority.root)
+        )
         assert (found.not_before, found.not_after) == (
             chain[0].not_valid_before_utc,
             chain[0].not_valid_after_utc,

@@ -29,7 +29,7 @@ events = st.builds(
 
 def certificate(who: SpiffeId, serial: Serial) -> VerifiedCertificate:
     return VerifiedCertificate(
-        who, serial, KeyId.of_spki(str(serial).encode()), NOW, NOW, Digest.sha256_of(b""), ()
+        who, serial, KeyId.of_spki(str(serial).encode()), NOW, NOW, Digest.sha256_of(b""), (), ()
     )
 
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from fltrust.errors import CertificateRefused, Conflict, Malformed, Revoked
-from fltrust.identity import Digest, Epoch, KeyId, Role, RunId, Serial, SpiffeId
+from fltrust.identity import CaKeyId, Digest, Epoch, KeyId, Role, RunId, Serial, SpiffeId
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation import EventKind, RevocationReason, Standing, TrustEvent, TrustState
 
+CA = CaKeyId("ca" * 20)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALICE = SpiffeId.of("hospitals.example", Role.PARTICIPANT, "alice")
 BOB = SpiffeId.of("hospitals.example", Role.PARTICIPANT, "bob")
@@ -27,6 +28,7 @@ def certificate(who: SpiffeId, serial: int = 1) -> VerifiedCertificate:
         not_after=NOW,
         fingerprint=Digest.sha256_of(b"der"),
         chain=(),
+        issuers=(CA,),
     )
 
 
@@ -143,3 +145,34 @@ def test_a_node_key_leads_to_its_participant_whatever_the_standing() -> None:
     assert known is not None
     assert (known.spiffe_id, known.standing) == (ALICE, Standing.REVOKED)
     assert state.participant_of(KeyId.of_spki(b"another")) is None
+
+
+CA_REVOKED = event(
+    EventKind.ISSUER_REVOKED, None, domain=ALICE.domain, issuer=CA, reason=RevocationReason.KEY_COMPROMISE
+)
+
+
+@pytest.mark.parametrize("who", [ALICE, COORDINATOR])
+def test_nobody_that_a_revoked_ca_vouches_for_is_believed_the_coordinator_least_of_all(who: SpiffeId) -> None:
+    with pytest.raises(Revoked, match="CA"):
+        state_of(ENROLLED, CA_REVOKED).judge(certificate(who))
+
+
+def test_a_ca_stays_revoked_when_those_under_it_are_enrolled_anew() -> None:
+    with pytest.raises(Revoked):
+        state_of(ENROLLED, CA_REVOKED, ENROLLED).judge(certificate(ALICE))
+
+
+def test_a_certificate_of_another_ca_stands_well_when_one_is_revoked() -> None:
+    state_of(ENROLLED, CA_REVOKED).judge(replace(certificate(ALICE), issuers=(CaKeyId("0b" * 20),)))
+
+
+def test_a_revoked_ca_anywhere_on_the_path_is_enough() -> None:
+    with pytest.raises(Revoked):
+        state_of(ENROLLED, CA_REVOKED).judge(replace(certificate(ALICE), issuers=(CaKeyId("0b" * 20), CA)))
+
+
+def test_a_changed_bundle_changes_nobodys_standing() -> None:
+    state_of(ENROLLED, event(EventKind.BUNDLE_CHANGED, None, domain=ALICE.domain, sequence=2)).judge(
+        certificate(ALICE)
+    )

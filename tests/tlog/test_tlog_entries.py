@@ -12,8 +12,9 @@ from log_world import DOMAIN, enrolled, sealed_round
 
 from fltrust import strictjson
 from fltrust.errors import InvalidInput, Malformed, Oversized
-from fltrust.identity import Digest, Epoch, KeyId, Role, RunId, Serial
+from fltrust.identity import CaKeyId, Digest, Epoch, KeyId, Role, RunId, Serial
 from fltrust.tlog.entries import (
+    AuthorityChange,
     CertificateLeaf,
     EnrollmentRefused,
     Entry,
@@ -247,3 +248,19 @@ def test_a_statement_states_no_time_so_one_must_be_given() -> None:
     with pytest.raises(Malformed, match="time"):
         new_entry(StatementBody.parse(REKOR))
     assert new_entry(StatementBody.parse(REKOR), at=AT).at == AT
+
+
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        ("issuer-revoked", AuthorityChange(DOMAIN, None, CaKeyId("0a" * 20))),
+        ("bundle-changed", AuthorityChange(DOMAIN, 7, None)),
+    ],
+)
+def test_an_event_about_a_ca_says_which(event: str, change: AuthorityChange) -> None:
+    entry = TrustEventEntry.of(epoch=Epoch(3), event=event, at=AT, authority=change)
+    assert parse_entry(new_entry(entry).data) == entry
+    with pytest.raises(Malformed):
+        TrustEventEntry.of(epoch=Epoch(3), event=event, at=AT)
+    with pytest.raises(Malformed):
+        TrustEventEntry.of(epoch=Epoch(3), event="revoked", at=AT, subject=NAME, authority=change)

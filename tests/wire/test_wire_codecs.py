@@ -18,7 +18,19 @@ from fltrust.enrollment.types import (
     TokenStatus,
 )
 from fltrust.errors import Malformed, Oversized, Refusal
-from fltrust.identity import Digest, Epoch, KeyId, Name, NodeId, Role, RunId, Serial, SpiffeId, TrustDomain
+from fltrust.identity import (
+    CaKeyId,
+    Digest,
+    Epoch,
+    KeyId,
+    Name,
+    NodeId,
+    Role,
+    RunId,
+    Serial,
+    SpiffeId,
+    TrustDomain,
+)
 from fltrust.keys import generate
 from fltrust.pki import create_root, make_bundle
 from fltrust.revocation.events import EventKind, FeedHeartbeat, RevocationReason, TrustEvent
@@ -66,6 +78,22 @@ REQUEST = EnrollRequest(JoinTokenEvidence(b"s" * 32), b"csr", b"node", b"proof")
         (EVENT, trust.event_to_pb, trust.event_from_pb),
         (replace(EVENT, run_id=None), trust.event_to_pb, trust.event_from_pb),
         (TrustEvent(Epoch(1), EventKind.REDACTED, NOW), trust.event_to_pb, trust.event_from_pb),
+        (
+            TrustEvent(
+                Epoch(1),
+                EventKind.ISSUER_REVOKED,
+                NOW,
+                domain=TrustDomain("a.example"),
+                issuer=CaKeyId("0a" * 20),
+            ),
+            trust.event_to_pb,
+            trust.event_from_pb,
+        ),
+        (
+            TrustEvent(Epoch(1), EventKind.BUNDLE_CHANGED, NOW, domain=TrustDomain("a.example"), sequence=0),
+            trust.event_to_pb,
+            trust.event_from_pb,
+        ),
         (EVENT, trust.item_to_pb, trust.item_from_pb),
         (FeedHeartbeat(Epoch(0), NOW), trust.item_to_pb, trust.item_from_pb),
         (RevocationTarget(name=(Role.PARTICIPANT, Name("a"))), trust.target_to_pb, trust.target_from_pb),
@@ -329,3 +357,20 @@ def test_a_seal_is_bounded_in_all() -> None:
     parts.add(chunk)
     with pytest.raises(Oversized):
         parts.add(chunk)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "bundle-changed"},
+        {"kind": "bundle-changed", "domain": "a.example"},
+        {"kind": "bundle-changed", "sequence": 2},
+        {"kind": "issuer-revoked", "domain": "a.example"},
+        {"kind": "issuer-revoked", "issuer": "0a" * 20},
+        {"kind": "issuer-revoked", "domain": "a.example", "issuer": "0a" * 19},
+    ],
+)
+def test_an_event_about_a_ca_that_leaves_out_which_is_refused(changes: dict[str, Any]) -> None:
+    message = trust_pb2.TrustEvent(epoch=1, at=time_to_pb(NOW), **changes)
+    with pytest.raises(Malformed):
+        trust.event_from_pb(message)

@@ -26,7 +26,7 @@ from fltrust.wire.pb import enrollment_pb2 as fltrust_dot_v1_dot_enrollment__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66ltrust/v1/trust.proto\x12\nfltrust.v1\x1a\x1b\x66ltrust/v1/enrollment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetBundleRequest\"<\n\x11GetBundleResponse\x12\'\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x17.fltrust.v1.TrustBundle\"#\n\x0cWatchRequest\x12\x13\n\x0b\x61\x66ter_epoch\x18\x01 \x01(\x04\"l\n\rWatchResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.fltrust.v1.TrustEventH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.fltrust.v1.HeartbeatH\x00\x42\x06\n\x04item\"B\n\tHeartbeat\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa0\x02\n\nTrustEvent\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x15\n\ridentity_wide\x18\x06 \x01(\x08\x12\x0f\n\x07serials\x18\x07 \x03(\t\x12\x0c\n\x04keys\x18\x08 \x03(\t\x12\x10\n\x08node_key\x18\t \x01(\x0c\x12\x13\n\x06run_id\x18\n \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x35\n\x11\x63ompromised_since\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\t\n\x07_run_id\"_\n\x10RevocationTarget\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x10\n\x06serial\x18\x02 \x01(\tH\x00\x12\r\n\x03key\x18\x03 \x01(\tH\x00\x12\x10\n\x06run_id\x18\x04 \x01(\x04H\x00\x42\x08\n\x06target\"\x84\x01\n\rRevokeRequest\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x1c.fltrust.v1.RevocationTarget\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x35\n\x11\x63ompromised_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x0eRevokeResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.fltrust.v1.TrustEvent\"K\n\x0bHoldRequest\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x1c.fltrust.v1.RevocationTarget\x12\x0e\n\x06reason\x18\x02 \x01(\t\"6\n\x0cHoldResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.fltrust.v1.TrustEvent\">\n\x0eReleaseRequest\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x1c.fltrust.v1.RevocationTarget\"9\n\x0fReleaseResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.fltrust.v1.TrustEvent2\x98\x01\n\x0cTrustService\x12H\n\tGetBundle\x12\x1c.fltrust.v1.GetBundleRequest\x1a\x1d.fltrust.v1.GetBundleResponse\x12>\n\x05Watch\x12\x18.fltrust.v1.WatchRequest\x1a\x19.fltrust.v1.WatchResponse0\x01\x32\xd3\x01\n\x11RevocationService\x12?\n\x06Revoke\x12\x19.fltrust.v1.RevokeRequest\x1a\x1a.fltrust.v1.RevokeResponse\x12\x39\n\x04Hold\x12\x17.fltrust.v1.HoldRequest\x1a\x18.fltrust.v1.HoldResponse\x12\x42\n\x07Release\x12\x1a.fltrust.v1.ReleaseRequest\x1a\x1b.fltrust.v1.ReleaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66ltrust/v1/trust.proto\x12\nfltrust.v1\x1a\x1b\x66ltrust/v1/enrollment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetBundleRequest\"<\n\x11GetBundleResponse\x12\'\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x17.fltrust.v1.TrustBundle\"#\n\x0cWatchRequest\x12\x13\n\x0b\x61\x66ter_epoch\x18\x01 \x01(\x04\"l\n\rWatchResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.fltrust.v1.TrustEventH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.fltrust.v1.HeartbeatH\x00\x42\x06\n\x04item\"B\n\tHeartbeat\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe4\x02\n\nTrustEvent\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x15\n\ridentity_wide\x18\x06 \x01(\x08\x12\x0f\n\x07serials\x18\x07 \x03(\t\x12\x0c\n\x04keys\x18\x08 \x03(\t\x12\x10\n\x08node_key\x18\t \x01(\x0c\x12\x13\n\x06run_id\x18\n \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x35\n\x11\x63ompromised_since\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64omain\x18\r \x01(\t\x12\x15\n\x08sequence\x18\x0e \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06issuer\x18\x0f \x01(\tB\t\n\x07_run_idB\x0b\n\t_sequence\"_\n\x10RevocationTarget\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x10\n\x06serial\x18\x02 \x01(\tH\x00\x12\r\n\x03key\x18\x03 \x01(\tH\x00\x12\x10\n\x06run_id\x18\x04 \x01(\x04H\x00\x42\x08\n\x06target\"\x84\x01\n\rRevokeRequest\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x1c.fltrust.v1.RevocationTarget\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x35\n\x11\x63ompromised_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x0eRevokeResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.fltrust.v1.TrustEvent\"K\n\x0bHoldRequest\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x1c.fltrust.v1.RevocationTarget\x12\x0e\n\x06reason\x18\x02 \x01(\t\"6\n\x0cHoldResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.fltrust.v1.TrustEvent\">\n\x0eReleaseRequest\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x1c.fltrust.v1.RevocationTarget\"9\n\x0fReleaseResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.fltrust.v1.TrustEvent2\x98\x01\n\x0cTrustService\x12H\n\tGetBundle\x12\x1c.fltrust.v1.GetBundleRequest\x1a\x1d.fltrust.v1.GetBundleResponse\x12>\n\x05Watch\x12\x18.fltrust.v1.WatchRequest\x1a\x19.fltrust.v1.WatchResponse0\x01\x32\xd3\x01\n\x11RevocationService\x12?\n\x06Revoke\x12\x19.fltrust.v1.RevokeRequest\x1a\x1a.fltrust.v1.RevokeResponse\x12\x39\n\x04Hold\x12\x17.fltrust.v1.HoldRequest\x1a\x18.fltrust.v1.HoldResponse\x12\x42\n\x07Release\x12\x1a.fltrust.v1.ReleaseRequest\x1a\x1b.fltrust.v1.ReleaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,23 +44,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEAT']._serialized_start=329
   _globals['_HEARTBEAT']._serialized_end=395
   _globals['_TRUSTEVENT']._serialized_start=398
-  _globals['_TRUSTEVENT']._serialized_end=686
-  _globals['_REVOCATIONTARGET']._serialized_start=688
-  _globals['_REVOCATIONTARGET']._serialized_end=783
-  _globals['_REVOKEREQUEST']._serialized_start=786
-  _globals['_REVOKEREQUEST']._serialized_end=918
-  _globals['_REVOKERESPONSE']._serialized_start=920
-  _globals['_REVOKERESPONSE']._serialized_end=976
-  _globals['_HOLDREQUEST']._serialized_start=978
-  _globals['_HOLDREQUEST']._serialized_end=1053
-  _globals['_HOLDRESPONSE']._serialized_start=1055
-  _globals['_HOLDRESPONSE']._serialized_end=1109
-  _globals['_RELEASEREQUEST']._serialized_start=1111
-  _globals['_RELEASEREQUEST']._serialized_end=1173
-  _globals['_RELEASERESPONSE']._serialized_start=1175
-  _globals['_RELEASERESPONSE']._serialized_end=1232
-  _globals['_TRUSTSERVICE']._serialized_start=1235
-  _globals['_TRUSTSERVICE']._serialized_end=1387
-  _globals['_REVOCATIONSERVICE']._serialized_start=1390
-  _globals['_REVOCATIONSERVICE']._serialized_end=1601
+  _globals['_TRUSTEVENT']._serialized_end=754
+  _globals['_REVOCATIONTARGET']._serialized_start=756
+  _globals['_REVOCATIONTARGET']._serialized_end=851
+  _globals['_REVOKEREQUEST']._serialized_start=854
+  _globals['_REVOKEREQUEST']._serialized_end=986
+  _globals['_REVOKERESPONSE']._serialized_start=988
+  _globals['_REVOKERESPONSE']._serialized_end=1044
+  _globals['_HOLDREQUEST']._serialized_start=1046
+  _globals['_HOLDREQUEST']._serialized_end=1121
+  _globals['_HOLDRESPONSE']._serialized_start=1123
+  _globals['_HOLDRESPONSE']._serialized_end=1177
+  _globals['_RELEASEREQUEST']._serialized_start=1179
+  _globals['_RELEASEREQUEST']._serialized_end=1241
+  _globals['_RELEASERESPONSE']._serialized_start=1243
+  _globals['_RELEASERESPONSE']._serialized_end=1300
+  _globals['_TRUSTSERVICE']._serialized_start=1303
+  _globals['_TRUSTSERVICE']._serialized_end=1455
+  _globals['_REVOCATIONSERVICE']._serialized_start=1458
+  _globals['_REVOCATIONSERVICE']._serialized_end=1669
 # @@protoc_insertion_point(module_scope)

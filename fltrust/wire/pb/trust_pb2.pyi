@@ -43,7 +43,7 @@ class Heartbeat(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class TrustEvent(_message.Message):
-    __slots__ = ("epoch", "kind", "at", "actor", "subject", "identity_wide", "serials", "keys", "node_key", "run_id", "reason", "compromised_since")
+    __slots__ = ("epoch", "kind", "at", "actor", "subject", "identity_wide", "serials", "keys", "node_key", "run_id", "reason", "compromised_since", "domain", "sequence", "issuer")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,9 @@ class TrustEvent(_message.Message):
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     COMPROMISED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     kind: str
     at: _timestamp_pb2.Timestamp
@@ -68,7 +71,10 @@ class TrustEvent(_message.Message):
     run_id: int
     reason: str
     compromised_since: _timestamp_pb2.Timestamp
-    def __init__(self, epoch: _Optional[int] = ..., kind: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., subject: _Optional[str] = ..., identity_wide: bool = ..., serials: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[str]] = ..., node_key: _Optional[bytes] = ..., run_id: _Optional[int] = ..., reason: _Optional[str] = ..., compromised_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    domain: str
+    sequence: int
+    issuer: str
+    def __init__(self, epoch: _Optional[int] = ..., kind: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., subject: _Optional[str] = ..., identity_wide: bool = ..., serials: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[str]] = ..., node_key: _Optional[bytes] = ..., run_id: _Optional[int] = ..., reason: _Optional[str] = ..., compromised_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., domain: _Optional[str] = ..., sequence: _Optional[int] = ..., issuer: _Optional[str] = ...) -> None: ...
 
 class RevocationTarget(_message.Message):
     __slots__ = ("name", "serial", "key", "run_id")
