@@ -20,6 +20,7 @@ from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.notary import NotaryKeys
 from fltrust.identity import SpiffeId
 from fltrust.pki.codesigning import IssuedSigner, SigningDraft, issue_signer
+from fltrust.pki.profiles import ServiceKind
 from fltrust.pki.sct import SignedCertificateTimestamp, sign_sct
 from fltrust.tlog.checkpoint import add_signatures, sign_checkpoint
 from fltrust.tlog.entries import PrecertificateLeaf, StatementBody, new_entry
@@ -50,7 +51,10 @@ class Countersigner:
         def promise(key_hash: bytes, tbs: bytes) -> SignedCertificateTimestamp:
             return sign_sct(self._notary.ct, key_hash=key_hash, tbs=tbs, at=work.now)
 
-        issued = issue_signer(self._ca.issuer, SigningDraft.of(who, key, now=work.now), promise=promise)
+        issuer = self._ca.issuer
+        lifetime = issuer.profiles.services[ServiceKind.CODE_SIGNING].default_lifetime
+        draft = SigningDraft.of(who, key, now=work.now, lifetime=lifetime)
+        issued = issue_signer(issuer, draft, promise=promise)
         leaf = PrecertificateLeaf(issued.sct.timestamp_ms, issued.issuer_key_hash, issued.precert_tbs)
         work.add_precertificate(record_of(issued.certificate, who), leaf)
         return issued

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from fltrust.errors import Malformed
 from fltrust.identity import Role, TrustDomain
-from fltrust.pki.profiles import LEAF_PROFILES
+from fltrust.pki.profiles import Profiles, builtin
 from fltrust.tlog.note import KeyType, VerifierKey
 
 
@@ -38,13 +38,15 @@ class AuthoritySettings:
     address: str
     """``host:port`` of the mTLS port, as sites reach it."""
     lifetimes: Mapping[Role, timedelta] = field(default_factory=dict)
+    profiles: Profiles = field(default_factory=builtin)
+    """What is issued keeps to these: the built-in profiles, or an operator's narrower ones."""
     max_token_ttl: timedelta = timedelta(days=7)
     heartbeat: timedelta = timedelta(seconds=5)
     """How often an idle watch is told that there is nothing new."""
 
     def __post_init__(self) -> None:
         for role, lifetime in self.lifetimes.items():
-            profile = LEAF_PROFILES[role]
+            profile = self.profiles.leaves[role]
             if not profile.min_lifetime <= lifetime <= profile.max_lifetime:
                 raise Malformed(
                     f"expected a lifetime between {profile.min_lifetime} and {profile.max_lifetime} "
@@ -52,4 +54,4 @@ class AuthoritySettings:
                 )
 
     def lifetime_of(self, role: Role) -> timedelta:
-        return self.lifetimes.get(role, LEAF_PROFILES[role].default_lifetime)
+        return self.lifetimes.get(role, self.profiles.leaves[role].default_lifetime)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fltrust.pki.authority import (
         CaFiles,
-        create_issuing,
-        create_root,
         init_ca,
         load_bundle,
         load_issuer,
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
         pin_bundle,
         root_fingerprint,
     )
+    from fltrust.pki.ca_certificates import create_issuing, create_root
     from fltrust.pki.csr import create_csr, parse_csr
     from fltrust.pki.issuing import Draft, Issuer, lint
     from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES, LeafProfile
@@ -70,10 +69,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "authority": (
-        "CaFiles",
+    "ca_certificates": (
         "create_issuing",
         "create_root",
+    ),
+    "authority": (
+        "CaFiles",
         "init_ca",
         "load_bundle",
         "load_issuer",

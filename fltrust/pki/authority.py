@@ -13,28 +13,21 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import NameOID
 
 from fltrust.clock import Clock
 from fltrust.errors import Conflict, Malformed, NotFound, Refusal, StorageUnavailable
 from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
-from fltrust.identity import KeyId, Serial, TrustDomain
+from fltrust.identity import Serial, TrustDomain
 from fltrust.keys.file import generate, load, save
-from fltrust.keys.openssh import spki_der
-from fltrust.keys.signer import Signer
 from fltrust.keys.verify import is_p256
 from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem, make_bundle
-from fltrust.pki.issuing import Entropy, Issuer, domain_of_ca, new_serial
-from fltrust.pki.leaf import refuse, subject_key_identifier
-from fltrust.pki.profiles import BACKDATE, ISSUING_CA, ROOT_CA, CaProfile
-from fltrust.pki.signing import SignerKey
+from fltrust.pki.ca_certificates import create_issuing, create_root
+from fltrust.pki.issuing import Entropy, Issuer, domain_of_ca
+from fltrust.pki.leaf import refuse
 from fltrust.pki.types import TrustBundle
 
 
@@ -62,46 +55,6 @@ class CaFiles:
 
     def earlier_issuing(self, certificate: x509.Certificate) -> Path:
         return self.folder / f"issuing-{Serial(certificate.serial_number).hex}.pem"
-
-
-def create_root(
-    domain: TrustDomain, *, signer: Signer, now: datetime, entropy: Entropy = secrets.token_bytes
-) -> x509.Certificate:
-    """Make the self-signed root of `domain`: ten years, path length 1."""
-    name = _ca_name("root", domain, signer.public_key)
-    builder = _ca_builder(domain, ROOT_CA, signer.public_key, now=now, entropy=entropy)
-    return builder.subject_name(name).issuer_name(name).sign(SignerKey(signer), SHA256())
-
-
-def create_issuing(
-    *,
-    root: x509.Certificate,
-    root_signer: Signer,
-    public_key: ec.EllipticCurvePublicKey,
-    now: datetime,
-    entropy: Entropy = secrets.token_bytes,
-) -> x509.Certificate:
-    """Make an issuing CA's certificate under `root`, for the root's domain: one year, path length 0.
-
-    Refuses (``certificate-profile``) one that would outlive the root or carries the root's key.
-    """
-    if root.public_key() != root_signer.public_key:
-        raise Conflict("expected the key of the root certificate, got another key")
-    if public_key == root_signer.public_key:
-        refuse("expected a key of the issuing CA's own, got the root's")
-    domain = domain_of_ca(root)
-    if _start(now) + ISSUING_CA.lifetime > root.not_valid_after_utc:
-        refuse(f"expected the issuing CA of {domain} to end before its root, it would not")
-    root_key_name = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return (
-        _ca_builder(domain, ISSUING_CA, public_key, now=now, entropy=entropy)
-        .subject_name(_ca_name("issuing", domain, public_key))
-        .issuer_name(root.subject)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(root_key_name), critical=False
-        )
-        .sign(SignerKey(root_signer), SHA256())
-    )
 
 
 def init_ca(
@@ -216,44 +169,6 @@ def load_issuing_history(folder: Path) -> tuple[x509.Certificate, ...]:
     present = _read_certificate(files.issuing_certificate)
     earlier = {_read_certificate(path) for path in folder.glob("issuing-*.pem")} - {present}
     return (*sorted(earlier, key=lambda certificate: certificate.not_valid_before_utc), present)
-
-
-def _ca_builder(
-    domain: TrustDomain,
-    profile: CaProfile,
-    public_key: ec.EllipticCurvePublicKey,
-    *,
-    now: datetime,
-    entropy: Entropy,
-) -> x509.CertificateBuilder:
-    start = _start(now)
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{domain}")])
-    return (
-        x509.CertificateBuilder()
-        .public_key(public_key)
-        .serial_number(new_serial(entropy))
-        .not_valid_before(start - BACKDATE)
-        .not_valid_after(start + profile.lifetime)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=profile.path_length), critical=True)
-        .add_extension(profile.key_usage, critical=True)
-        .add_extension(names, critical=False)
-        .add_extension(subject_key_identifier(public_key), critical=False)
-    )
-
-
-def _ca_name(kind: str, domain: TrustDomain, public_key: ec.EllipticCurvePublicKey) -> x509.Name:
-    # The key's id keeps two CAs of one domain apart; RFC 5280 allows 64 characters in either field.
-    key_id = KeyId.of_spki(spki_der(public_key))
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, domain[:64]),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"fltrust {kind} CA {key_id[:16]}"),
-        ]
-    )
-
-
-def _start(now: datetime) -> datetime:
-    return now.astimezone(UTC).replace(microsecond=0)
 
 
 def _refuse_if_taken(folder: Path) -> None:

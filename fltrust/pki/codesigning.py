@@ -31,7 +31,7 @@ from fltrust.identity import Role, SpiffeId, TrustDomain
 from fltrust.keys.verify import is_p256
 from fltrust.pki.issuing import Issuer
 from fltrust.pki.leaf import Leaf, read_leaf, refuse, subject_key_identifier
-from fltrust.pki.profiles import BACKDATE, key_usage
+from fltrust.pki.profiles import BACKDATE, ServiceKind, ServiceProfile, key_usage
 from fltrust.pki.sct import (
     SCT_LIST_OID,
     SignedCertificateTimestamp,
@@ -44,10 +44,20 @@ from fltrust.pki.signing import SignerKey
 ISSUER_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 ISSUER_V2_OID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 SIGNING_ROLES: Final = frozenset({Role.SIGNER, Role.AGGREGATOR, Role.COORDINATOR})
+# The built-in profile's, said here again for verifiers, who do not read the file; a test holds them to it.
 DEFAULT_SIGNING_LIFETIME: Final = timedelta(minutes=10)
 MAX_SIGNING_LIFETIME: Final = timedelta(hours=1)
 _USAGE = key_usage(digital_signature=True)
 _EXTENDED = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])
+
+_OPTIONAL = frozenset(
+    {
+        ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS,
+        ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
+    }
+)
+"""What an operator's profile may add: it says nothing about who signs."""
 
 Promise = Callable[[bytes, bytes], SignedCertificateTimestamp]
 """Gives the log's timestamp for (issuer key hash, TBSCertificate); the log must have the entry, or get it
@@ -94,9 +104,9 @@ def issuer_claim(domain: TrustDomain) -> str:
     return f"spiffe://{domain}"
 
 
-def lint_signer(draft: SigningDraft) -> None:
+def lint_signer(draft: SigningDraft, profile: ServiceProfile) -> None:
     """Return only if the draft keeps to the profile; refuse with ``certificate-profile`` otherwise."""
-    who = draft.spiffe_id
+    who, most = draft.spiffe_id, min(profile.max_lifetime, MAX_SIGNING_LIFETIME)
     if who.role not in SIGNING_ROLES:
         refuse(f"expected a signer, an aggregator or the coordinator to sign, got {who}")
     if not is_p256(draft.public_key):
@@ -105,8 +115,8 @@ def lint_signer(draft: SigningDraft) -> None:
         if time.tzinfo is None or time.microsecond:
             refuse(f"expected aware times in whole seconds for {who}, got {time.isoformat()}")
     life = draft.not_after - draft.not_before - BACKDATE
-    if not timedelta(0) < life <= MAX_SIGNING_LIFETIME:
-        refuse(f"expected a signing certificate of {who} to live at most {MAX_SIGNING_LIFETIME}, got {life}")
+    if not timedelta(0) < life <= most:
+        refuse(f"expected a signing certificate of {who} to live at most {most}, got {life}")
 
 
 def issue_signer(issuer: Issuer, draft: SigningDraft, *, promise: Promise) -> IssuedSigner:
@@ -120,7 +130,7 @@ def issue_signer(issuer: Issuer, draft: SigningDraft, *, promise: Promise) -> Is
     `promise` may raise; then nothing was issued and the draft stays spent.
     """
     # 1.
-    lint_signer(draft)
+    lint_signer(draft, issuer.profiles.services[ServiceKind.CODE_SIGNING])
     issuer.check_covers(draft)
     issuer.spend(draft)
     # 2.
@@ -150,7 +160,8 @@ def issue_signer(issuer: Issuer, draft: SigningDraft, *, promise: Promise) -> Is
 def check_signing_profile(leaf: Leaf) -> None:
     """Return only if the leaf is a code-signing certificate of ours; refuse with ``certificate-profile``.
 
-    Everything the profile names must be so exactly, and nothing else may be there. Path and time are
+    Everything the profile names must be so exactly, and nothing else may be there but policies and pointers
+    to status. Path and time are
     `fltrust.artifacts.signers`'s to verify, which reads certificates of other Sigstore deployments as well.
     """
     who, extensions = leaf.spiffe_id, leaf.extensions
@@ -173,7 +184,9 @@ def check_signing_profile(leaf: Leaf) -> None:
                 f"expected extension {oid.dotted_string} of a signing certificate for {who}, found another"
             )
     others = set(extensions) - set(exact)
-    if others != {ExtensionOID.AUTHORITY_KEY_IDENTIFIER, SCT_LIST_OID} or list(leaf.certificate.subject):
+    if others - _OPTIONAL != {ExtensionOID.AUTHORITY_KEY_IDENTIFIER, SCT_LIST_OID} or list(
+        leaf.certificate.subject
+    ):
         refuse(f"expected exactly the extensions of a signing certificate for {who}, found others")
     if leaf.not_after - leaf.not_before > MAX_SIGNING_LIFETIME + BACKDATE:
         refuse(f"expected a signing certificate of {who} to live at most {MAX_SIGNING_LIFETIME}")
@@ -182,7 +195,7 @@ def check_signing_profile(leaf: Leaf) -> None:
 def _build(issuer: Issuer, draft: SigningDraft) -> x509.CertificateBuilder:
     claim = issuer_claim(draft.spiffe_id.domain)
     return (
-        issuer.begin(draft, issuer.draw_serial())
+        issuer.begin(draft, issuer.draw_serial(), issuer.profiles.services[ServiceKind.CODE_SIGNING])
         .subject_name(x509.Name([]))
         .add_extension(_USAGE, critical=True)
         .add_extension(_EXTENDED, critical=False)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 from weakref import WeakSet
 
 from cryptography import x509
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 
 from fltrust.errors import Conflict, Malformed, Refusal
-from fltrust.identity import Serial, SpiffeId, TrustDomain
+from fltrust.identity import Role, Serial, SpiffeId, TrustDomain
 from fltrust.keys.signer import Signer
 from fltrust.keys.verify import is_p256
 from fltrust.pki.leaf import (
@@ -34,10 +34,21 @@ from fltrust.pki.leaf import (
     refuse,
     subject_key_identifier,
 )
-from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES
+from fltrust.pki.pointers import PublicUrl
+from fltrust.pki.profiles import (
+    BACKDATE,
+    LEAF_PROFILES,
+    CaProfile,
+    LeafProfile,
+    Profiles,
+    ServiceKind,
+    ServiceProfile,
+    builtin,
+)
 from fltrust.pki.signing import SignerKey
 
 Entropy = Callable[[int], bytes]
+AnyProfile: TypeAlias = LeafProfile | ServiceProfile
 
 
 class AnyDraft(Protocol):
@@ -92,14 +103,17 @@ class Draft:
         return cls(spiffe_id, public_key, start - BACKDATE, end, tuple(dns_names), csr_der)
 
 
-def lint(draft: Draft) -> None:
+def lint(draft: Draft, profiles: Profiles | None = None) -> None:
     """Return only if the draft keeps to its role's profile; refuse with ``certificate-profile`` otherwise.
+
+    The profile is of `profiles`, an issuer's own narrower ones, or the built-in one.
 
     Refused: a key that is not P-256, times that are naive or not whole seconds, a life that is shorter
     or longer than the profile allows (counted from notBefore + `BACKDATE`), DNS names that are none, are
     named twice, or for which the profile has no room, and none where it wants one.
     """
-    profile, who = LEAF_PROFILES[draft.spiffe_id.role], draft.spiffe_id
+    leaves = LEAF_PROFILES if profiles is None else profiles.leaves
+    profile, who = leaves[draft.spiffe_id.role], draft.spiffe_id
     if not is_p256(draft.public_key):
         refuse(f"expected a P-256 key for {who}, got a key of another kind")
     for time in (draft.not_before, draft.not_after):
@@ -120,18 +134,32 @@ def lint(draft: Draft) -> None:
 
 
 class Issuer:
-    """An issuing CA: its certificate, its key behind a `Signer`, and where serials come from."""
+    """An issuing CA: its certificate, its key behind a `Signer`, and where serials come from.
+
+    `profiles` are an operator's narrower ones (the built-in ones if left out); `public_url` is where status
+    is published: certificates point there as their profile says, or nowhere without one.
+    """
 
     def __init__(
-        self, *, certificate: x509.Certificate, signer: Signer, entropy: Entropy = secrets.token_bytes
+        self,
+        *,
+        certificate: x509.Certificate,
+        signer: Signer,
+        entropy: Entropy = secrets.token_bytes,
+        profiles: Profiles | None = None,
+        public_url: PublicUrl | None = None,
     ) -> None:
         if certificate.public_key() != signer.public_key:
             raise Conflict("expected the key of the issuing certificate, got another key")
         self._certificate = certificate
         self._domain = domain_of_ca(certificate)
         self._public_key = signer.public_key
+        self._signer = signer
         self._key = SignerKey(signer)
         self._entropy = entropy
+        self.profiles = profiles or builtin()
+        self.public_url = public_url
+        self._additions: dict[Role | ServiceKind, tuple[x509.ExtensionType, ...]] = {}
         self._authority_key = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
             certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         )
@@ -142,6 +170,11 @@ class Issuer:
     def certificate(self) -> x509.Certificate:
         """The issuing CA's own certificate: what follows a leaf in its chain."""
         return self._certificate
+
+    @property
+    def signer(self) -> Signer:
+        """The issuing CA's key, for what it signs beside certificates: its CRLs."""
+        return self._signer
 
     @property
     def domain(self) -> TrustDomain:
@@ -159,7 +192,7 @@ class Issuer:
         signing failed stays spent: make another.
         """
         # 1.
-        lint(draft)
+        lint(draft, self.profiles)
         self.check_covers(draft)
         # 2.
         self.spend(draft)
@@ -183,10 +216,12 @@ class Issuer:
     def draw_serial(self) -> Serial:
         return new_serial(self._entropy)
 
-    def begin(self, draft: AnyDraft, serial: Serial) -> x509.CertificateBuilder:
+    def begin(
+        self, draft: AnyDraft, serial: Serial, profile: AnyProfile | None = None
+    ) -> x509.CertificateBuilder:
         """Start a certificate with what every leaf of this issuer has: the draft's key and times, cA:false,
-        the issuer's name and both key identifiers."""
-        return (
+        the issuer's name, both key identifiers, and the profile's policies and pointers."""
+        builder = (
             x509.CertificateBuilder()
             .issuer_name(self._certificate.subject)
             .public_key(draft.public_key)
@@ -197,6 +232,18 @@ class Issuer:
             .add_extension(subject_key_identifier(draft.public_key), critical=False)
             .add_extension(self._authority_key, critical=False)
         )
+        for extension in () if profile is None else self.additions(profile):
+            builder = builder.add_extension(extension, critical=False)
+        return builder
+
+    def additions(self, profile: AnyProfile) -> tuple[x509.ExtensionType, ...]:
+        """The policies and pointers of a profile, as extensions under this issuer; none of them critical."""
+        kind = profile.role if isinstance(profile, LeafProfile) else profile.kind
+        found = self._additions.get(kind)
+        if found is None:
+            found = additions(profile, issuer=self._certificate, public_url=self.public_url)
+            self._additions[kind] = found
+        return found
 
     def sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         """Sign what was linted and spent before. For the profiles of this room alone."""
@@ -234,10 +281,10 @@ class Issuer:
             refuse(f"expected a key of {who}'s own, got the issuing CA's")
 
     def _build(self, draft: Draft, serial: Serial) -> x509.CertificateBuilder:
-        profile = LEAF_PROFILES[draft.spiffe_id.role]
+        profile = self.profiles.leaves[draft.spiffe_id.role]
         names = x509.SubjectAlternativeName(expected_names(draft.spiffe_id, draft.dns_names))
         return (
-            self.begin(draft, serial)
+            self.begin(draft, serial, profile)
             .subject_name(x509.Name([]))
             .add_extension(profile.key_usage, critical=True)
             .add_extension(
@@ -250,7 +297,7 @@ class Issuer:
     def _check_issued(self, certificate: x509.Certificate, draft: Draft, serial: Serial) -> None:
         leaf = read_leaf(self.check_signed(certificate))
         check_profile(leaf)
-        extensions = leaf.extensions
+        extensions, extra = leaf.extensions, self.additions(self.profiles.leaves[draft.spiffe_id.role])
         if (
             (leaf.spiffe_id, leaf.serial, leaf.not_before, leaf.not_after)
             != (draft.spiffe_id, serial, draft.not_before, draft.not_after)
@@ -258,11 +305,26 @@ class Issuer:
             or extensions[ExtensionOID.SUBJECT_KEY_IDENTIFIER].value
             != subject_key_identifier(draft.public_key)
             or extensions[ExtensionOID.AUTHORITY_KEY_IDENTIFIER].value != self._authority_key
-            or len(extensions) != 6
+            or len(extensions) != 6 + len(extra)
+            or any(extensions[addition.oid].value != addition for addition in extra)
             or list(leaf.certificate.subject)
             or alternative_names(leaf) != expected_names(draft.spiffe_id, draft.dns_names)
         ):
             refuse(f"expected the issued certificate to say what the draft of {draft.spiffe_id} says")
+
+
+def additions(
+    profile: AnyProfile | CaProfile, *, issuer: x509.Certificate, public_url: PublicUrl | None
+) -> tuple[x509.ExtensionType, ...]:
+    """The policies and pointers that a certificate of `profile` carries under `issuer`."""
+    found: list[x509.ExtensionType] = []
+    if profile.policies:
+        found.append(
+            x509.CertificatePolicies([x509.PolicyInformation(oid, None) for oid in profile.policies])
+        )
+    if public_url is not None and profile.pointers:
+        found.extend(public_url.extensions(profile.pointers, issuer=issuer))
+    return tuple(found)
 
 
 def new_serial(entropy: Entropy) -> Serial:

@@ -1,4 +1,4 @@
-"""What each kind of certificate may say: one frozen profile per role, one for each CA level.
+"""What each kind of certificate may say: one frozen profile per kind, read from `profiles.toml` beside this.
 
 Everywhere: P-256, ECDSA with SHA-256, X.509 v3, serials of 20 random octets, AKI and SKI.
 Leaves are SPIFFE X.509-SVIDs: exactly one URI SAN. Their subject is empty, so that the SPIFFE ID is
@@ -9,24 +9,140 @@ a folder with a CA in it then says which domain it is for.
 One step away from the standard, on purpose: X.509-SVID, section 4.4, wants serverAuth and clientAuth
 together. A participant or operator never serves, so its certificate says clientAuth alone, and a stolen
 one cannot stand in for the coordinator with any TLS client, ours or not.
+
+The built-in profiles are what verifiers hold certificates against. An issuer may be given narrower ones
+(`fltrust.pki.profile_file.narrow`); nothing that is configured can widen them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from types import MappingProxyType
+from enum import StrEnum
+from functools import cache
 
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fltrust.identity import Role
 
 BACKDATE = timedelta(seconds=60)
 """Every notBefore lies this far before the moment of issue, for verifiers whose clock is behind."""
 
-MIN_LEAF_LIFETIME = timedelta(seconds=5)
+
+class Pointer(StrEnum):
+    """What a certificate may point to, under the public URL (`fltrust.pki.pointers`)."""
+
+    CRL = "crl"
+    """cRLDistributionPoints: the complete CRL of its issuer."""
+    OCSP = "ocsp"
+    """authorityInfoAccess, ocsp."""
+    ISSUER = "issuer"
+    """authorityInfoAccess, caIssuers: its issuer's certificate."""
+
+
+class ServiceKind(StrEnum):
+    """Leaves that are nobody's identity at the door: what the authority itself signs with."""
+
+    CODE_SIGNING = "code-signing"
+    TIMESTAMPING = "timestamping"
+    OCSP_RESPONDER = "ocsp-responder"
+
+
+class CaKind(StrEnum):
+    """Certificates that certificates can be issued under."""
+
+    ROOT = "root-ca"
+    ISSUING = "issuing-ca"
+    CROSS = "cross-certificate"
+    """Another domain's CA, under name constraints."""
+    ROLLOVER = "rollover-certificate"
+    """Our own old root under the new one, and the new one under the old."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafProfile:
+    """What a leaf of one role says. Lifetimes count from the moment of issue, not from notBefore."""
+
+    role: Role
+    key_usage: x509.KeyUsage
+    extended_key_usage: frozenset[x509.ObjectIdentifier]
+    has_dns_name: bool
+    """Whether its own DNS name (`SpiffeId.dns_name`) is among its names."""
+    max_dns_names: int
+    """How many DNS names beside it the record may give."""
+    default_lifetime: timedelta
+    min_lifetime: timedelta
+    max_lifetime: timedelta
+    pointers: frozenset[Pointer]
+    policies: tuple[x509.ObjectIdentifier, ...] = ()
+    """Certificate policies (RFC 5280, 4.2.1.4); the built-in profiles name none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceProfile:
+    """What a leaf of a service says: exactly one extended key usage."""
+
+    kind: ServiceKind
+    key_usage: x509.KeyUsage
+    extended_key_usage: x509.ObjectIdentifier
+    is_extended_critical: bool
+    has_no_check: bool
+    """Whether it says that its own status is not to be asked for (RFC 6960, 4.2.2.2.1)."""
+    default_lifetime: timedelta
+    min_lifetime: timedelta
+    max_lifetime: timedelta
+    pointers: frozenset[Pointer]
+    policies: tuple[x509.ObjectIdentifier, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaProfile:
+    """What a CA certificate says: keyCertSign and cRLSign, and how long a path may follow at most."""
+
+    kind: CaKind
+    key_usage: x509.KeyUsage
+    path_length: int
+    is_constrained: bool
+    """Whether it must carry name constraints; otherwise it must carry none."""
+    lifetime: timedelta
+    max_lifetime: timedelta
+    pointers: frozenset[Pointer]
+    policies: tuple[x509.ObjectIdentifier, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """A whole set: one profile for every role, service and kind of CA. `version` names its file format."""
+
+    version: int
+    leaves: Mapping[Role, LeafProfile]
+    services: Mapping[ServiceKind, ServiceProfile]
+    authorities: Mapping[CaKind, CaProfile]
+
+
+@cache
+def builtin() -> Profiles:
+    """The profiles that ship with this version: what every verifier holds certificates against."""
+    from fltrust.pki.profile_file import read_builtin  # here: who verifies a model needs no profile
+
+    return read_builtin()
+
+
+class _BuiltinLeaves(Mapping[Role, LeafProfile]):
+    """`builtin().leaves`, read when first asked."""
+
+    def __getitem__(self, role: Role) -> LeafProfile:
+        return builtin().leaves[role]
+
+    def __iter__(self) -> Iterator[Role]:
+        return iter(builtin().leaves)
+
+    def __len__(self) -> int:
+        return len(builtin().leaves)
+
+
+LEAF_PROFILES: Mapping[Role, LeafProfile] = _BuiltinLeaves()
 
 
 def key_usage(
@@ -44,102 +160,3 @@ def key_usage(
         encipher_only=False,
         decipher_only=False,
     )
-
-
-_LEAF_USAGE = key_usage(digital_signature=True)
-_CA_USAGE = key_usage(key_cert_sign=True, crl_sign=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeafProfile:
-    """What a leaf of one role says. Lifetimes count from the moment of issue, not from notBefore."""
-
-    role: Role
-    extended_key_usage: frozenset[x509.ObjectIdentifier]
-    has_dns_name: bool
-    """Whether its own DNS name (`SpiffeId.dns_name`) is among its names."""
-    default_lifetime: timedelta
-    max_lifetime: timedelta
-    min_lifetime: timedelta = MIN_LEAF_LIFETIME
-    key_usage: x509.KeyUsage = _LEAF_USAGE
-    max_dns_names: int = 0
-    """How many DNS names beside it the record may give."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaProfile:
-    """What a CA certificate says: keyCertSign and cRLSign, and how long a path may follow."""
-
-    path_length: int
-    lifetime: timedelta
-    key_usage: x509.KeyUsage = _CA_USAGE
-
-
-_CLIENT = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH})
-_SERVER = frozenset({ExtendedKeyUsageOID.SERVER_AUTH})
-_SERVING = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH})
-
-LEAF_PROFILES: Mapping[Role, LeafProfile] = MappingProxyType(
-    {
-        Role.PARTICIPANT: LeafProfile(
-            role=Role.PARTICIPANT,
-            extended_key_usage=_CLIENT,
-            has_dns_name=False,
-            default_lifetime=timedelta(hours=1),
-            max_lifetime=timedelta(hours=24),
-        ),
-        Role.OPERATOR: LeafProfile(
-            role=Role.OPERATOR,
-            extended_key_usage=_CLIENT,
-            has_dns_name=False,
-            default_lifetime=timedelta(hours=12),
-            max_lifetime=timedelta(days=30),
-        ),
-        Role.SIGNER: LeafProfile(
-            role=Role.SIGNER,
-            extended_key_usage=_CLIENT,
-            has_dns_name=False,
-            default_lifetime=timedelta(hours=12),
-            max_lifetime=timedelta(days=30),
-        ),
-        Role.AGGREGATOR: LeafProfile(
-            role=Role.AGGREGATOR,
-            extended_key_usage=_SERVING,
-            has_dns_name=True,
-            default_lifetime=timedelta(hours=1),
-            max_lifetime=timedelta(hours=24),
-        ),
-        Role.SERVER: LeafProfile(
-            role=Role.SERVER,
-            extended_key_usage=_SERVER,
-            has_dns_name=False,
-            default_lifetime=timedelta(days=7),
-            max_lifetime=timedelta(days=47),
-            max_dns_names=16,
-        ),
-        Role.DEVICE: LeafProfile(
-            role=Role.DEVICE,
-            extended_key_usage=_CLIENT,
-            has_dns_name=False,
-            default_lifetime=timedelta(days=7),
-            max_lifetime=timedelta(days=90),
-        ),
-        Role.WORKLOAD: LeafProfile(
-            role=Role.WORKLOAD,
-            extended_key_usage=_SERVING,
-            has_dns_name=True,
-            default_lifetime=timedelta(hours=1),
-            max_lifetime=timedelta(hours=24),
-        ),
-        Role.COORDINATOR: LeafProfile(
-            role=Role.COORDINATOR,
-            extended_key_usage=_SERVING,
-            has_dns_name=True,
-            default_lifetime=timedelta(hours=24),
-            max_lifetime=timedelta(days=7),
-        ),
-    }
-)
-
-ISSUING_CA = CaProfile(path_length=0, lifetime=timedelta(days=365))
-ROOT_CA = CaProfile(path_length=1, lifetime=timedelta(days=3652))

@@ -30,7 +30,7 @@ from fltrust.keys.verify import is_p256
 from fltrust.pki import rfc3161 as tsp
 from fltrust.pki.issuing import Entropy, Issuer, new_serial
 from fltrust.pki.leaf import PARSE_ERRORS, refuse
-from fltrust.pki.profiles import BACKDATE, key_usage
+from fltrust.pki.profiles import BACKDATE, ServiceKind
 
 TIMESTAMP_POLICY: Final = x509.ObjectIdentifier("2.25.105713099918803529560397040802541693307")
 """The policy that every token names: this module's docstring. A UUID as an OID (X.667): our own."""
@@ -38,12 +38,10 @@ TIMESTAMP_POLICY: Final = x509.ObjectIdentifier("2.25.10571309991880352956039704
 MAX_REQUEST: Final = 4 * 1024
 """Bytes of a request; one with a SHA-512 imprint, a policy and a nonce has fewer than 200."""
 
-TSA_LIFETIME: Final = timedelta(days=90)
 _MAX_NONCE_BITS = 160
 _IMPRINTS = {tsp.SHA256: 32, tsp.SHA384: 48, tsp.SHA512: 64}
 _DIGEST = tsp.Algorithm(algorithm=tsp.SHA256, parameters=None)
 _SIGNATURE = tsp.Algorithm(algorithm=tsp.ECDSA_WITH_SHA256, parameters=None)
-_USAGE = key_usage(digital_signature=True)
 _EXTENDED = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING])
 
 
@@ -58,10 +56,11 @@ class TsaDraft:
 
     @classmethod
     def of(cls, issuer: Issuer, public_key: ec.EllipticCurvePublicKey, *, now: datetime) -> Self:
-        """Draft 90 days from `now`, or until the issuing certificate ends, if that is sooner."""
+        """Draft what the profile says from `now`, or to the issuing certificate's end, if that is sooner."""
         start = now.astimezone(UTC).replace(microsecond=0)
+        lifetime = issuer.profiles.services[ServiceKind.TIMESTAMPING].default_lifetime
         first, last = issuer.certificate.not_valid_before_utc, issuer.certificate.not_valid_after_utc
-        return cls(issuer.domain, public_key, max(start - BACKDATE, first), min(start + TSA_LIFETIME, last))
+        return cls(issuer.domain, public_key, max(start - BACKDATE, first), min(start + lifetime, last))
 
     @property
     def spiffe_id(self) -> SpiffeId:
@@ -77,16 +76,17 @@ def issue_tsa(issuer: Issuer, draft: TsaDraft) -> x509.Certificate:
     """
     if not is_p256(draft.public_key):
         refuse("expected a P-256 key for the timestamp authority, got a key of another kind")
-    if not timedelta(0) < draft.not_after - draft.not_before <= TSA_LIFETIME + BACKDATE:
-        refuse(f"expected a timestamp authority's certificate to live at most {TSA_LIFETIME}")
+    profile = issuer.profiles.services[ServiceKind.TIMESTAMPING]
+    if not timedelta(0) < draft.not_after - draft.not_before <= profile.max_lifetime + BACKDATE:
+        refuse(f"expected a timestamp authority's certificate to live at most {profile.max_lifetime}")
     issuer.check_covers(draft)
     issuer.spend(draft)
     certificate = issuer.check_signed(
         issuer.sign(
-            issuer.begin(draft, issuer.draw_serial())
+            issuer.begin(draft, issuer.draw_serial(), profile)
             .subject_name(_name(draft))
-            .add_extension(_USAGE, critical=True)
-            .add_extension(_EXTENDED, critical=True)
+            .add_extension(profile.key_usage, critical=True)
+            .add_extension(_EXTENDED, critical=profile.is_extended_critical)
         )
     )
     check_tsa_profile(certificate)

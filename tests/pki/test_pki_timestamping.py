@@ -20,7 +20,6 @@ from fltrust.keys import generate
 from fltrust.pki import rfc3161 as tsp
 from fltrust.pki.timestamping import (
     TIMESTAMP_POLICY,
-    TSA_LIFETIME,
     TimestampAuthority,
     TsaDraft,
     check_tsa_profile,
@@ -30,6 +29,7 @@ from fltrust.pki.timestamps import verify_timestamp
 from fltrust.pki.types import TrustedChain
 
 KEY = generate()
+TSA_LIFETIME = timedelta(days=90)
 SIGNATURE = b"the bytes of a signature"
 
 
