@@ -18,8 +18,12 @@ TARGET = ROOT / "fltrust" / "wire" / "pb"
 HEADER = '"""Generated from protos/ by tools/generate_protos.py; do not edit."""\n'
 
 
+FOREIGN = ("envoy", "spiffe")
+"""Others' protocols, under their own names: only their messages, each in a package of its own."""
+
+
 def generate(target: Path) -> None:
-    """Write `*_pb2.py`, `*_pb2.pyi` and `*_pb2_grpc.py` flat into `target`."""
+    """Write `*_pb2.py`, `*_pb2.pyi` and `*_pb2_grpc.py` of ours flat into `target`, others' beside them."""
     with tempfile.TemporaryDirectory() as folder:
         wellknown = Path(grpc_tools.__file__).parent / "_proto"
         arguments = [
@@ -33,10 +37,18 @@ def generate(target: Path) -> None:
         ]
         if protoc.main(arguments) != 0:
             raise SystemExit("protoc failed")
-        target.mkdir(parents=True, exist_ok=True)
-        (target / "__init__.py").write_text(HEADER)
-        for source in sorted((Path(folder) / "fltrust" / "v1").iterdir()):
+        _take(Path(folder) / "fltrust" / "v1", target)
+        for name in FOREIGN:
+            _take(Path(folder) / name, target / name, without="_grpc.py")
+
+
+def _take(made: Path, target: Path, *, without: str | None = None) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "__init__.py").write_text(HEADER)
+    for source in sorted(made.iterdir()):
+        if without is None or not source.name.endswith(without):
             text = re.sub(r"\bfrom fltrust\.v1 import", "from fltrust.wire.pb import", source.read_text())
+            text = re.sub(rf"\bfrom ({'|'.join(FOREIGN)}) import", r"from fltrust.wire.pb.\1 import", text)
             (target / source.name).write_text(text)
 
 
@@ -49,13 +61,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
         generate(fresh)
-        names = sorted(
-            {p.name for p in fresh.iterdir()} | {p.name for p in TARGET.glob("*.py*") if p.is_file()}
-        )
+        names = sorted(_names(fresh) | _names(TARGET))
         stale = [n for n in names if not _same(fresh / n, TARGET / n)]
     if stale:
         print(f"stale generated code: {', '.join(stale)}; run: make protos", file=sys.stderr)
     return 1 if stale else 0
+
+
+def _names(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*.py*") if "__pycache__" not in path.parts
+    }
 
 
 def _same(a: Path, b: Path) -> bool:

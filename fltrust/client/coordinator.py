@@ -79,6 +79,17 @@ class CoordinatorClient:
         present(answer, "issued")
         return enrollment_codec.issued_from_pb(answer.issued)
 
+    def certify_workload(self, csr_der: bytes) -> Issued:
+        """Not repeated when the answer is lost: ask again with a new key."""
+        answer = self._caller.unary(
+            methods.CERTIFY_WORKLOAD,
+            enrollment_pb2.CertifyWorkloadRequest(csr=csr_der),
+            enrollment_pb2.CertifyWorkloadResponse,
+            is_idempotent=False,
+        )
+        present(answer, "issued")
+        return enrollment_codec.issued_from_pb(answer.issued)
+
     def get_bundle(self) -> TrustBundle:
         answer = self._caller.unary(
             methods.GET_BUNDLE,

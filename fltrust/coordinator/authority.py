@@ -35,6 +35,7 @@ from fltrust.keys.file import FileSigner, generate
 from fltrust.keys.signer import Signer
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.pki.verify import verify_certificate
+from fltrust.pki.workloads import agent_of
 from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.state import IdentityState
 from fltrust.rounds.logged import log_name
@@ -226,7 +227,9 @@ def as_read_by(reader: SpiffeId, event: TrustEvent) -> TrustEvent:
     if reader.role in (Role.AGGREGATOR, Role.OPERATOR):
         return event
     subject = event.subject
-    if subject is None or subject == reader or subject.role is not Role.PARTICIPANT:
+    if subject is None or subject.role not in (Role.PARTICIPANT, Role.WORKLOAD):
+        return event
+    if reader in (subject, agent_of(subject)):
         return event
     return TrustEvent(epoch=event.epoch, kind=EventKind.REDACTED, at=event.at)
 

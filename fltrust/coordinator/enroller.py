@@ -14,6 +14,7 @@ from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.logbook import token_subject
 from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.settings import AuthoritySettings
+from fltrust.coordinator.workloads import unexpired_with_workload
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
 from fltrust.enrollment.registration import (
     CheckedRequest,
@@ -30,7 +31,9 @@ from fltrust.identity import KeyId, Serial, SpiffeId
 from fltrust.keys.openssh import spki_der
 from fltrust.pki.csr import parse_csr
 from fltrust.pki.issuing import Draft
+from fltrust.pki.pointers import issuer_of
 from fltrust.pki.types import VerifiedCertificate
+from fltrust.pki.workloads import workload_of
 from fltrust.revocation.events import EventKind, RevocationReason
 from fltrust.revocation.state import Standing
 from fltrust.tlog.entries import LogKind
@@ -154,11 +157,21 @@ class Enroller:
         (``too-many-certificates``) while `MAX_LIVE_CERTIFICATES` have not expired. Renewals at the same
         time share their commits.
         """
+        return self._issue_next(certificate.spiffe_id, csr_der, asked_by=certificate)
+
+    def certify_workload(self, agent: VerifiedCertificate, csr_der: bytes) -> Issued:
+        """Issue a certificate to the workload beside an agent, named after it (`workload_of`); as `renew`.
+
+        It stands as the agent does: what revokes, holds or replaces the agent names its certificates too.
+        """
+        return self._issue_next(workload_of(agent.spiffe_id), csr_der, asked_by=agent)
+
+    def _issue_next(self, who: SpiffeId, csr_der: bytes, *, asked_by: VerifiedCertificate) -> Issued:
         public_key = parse_csr(csr_der)
-        who, key = certificate.spiffe_id, KeyId.of_spki(spki_der(public_key))
+        key = KeyId.of_spki(spki_der(public_key))
 
         def issue(work: Work) -> Issued:
-            work.state.judge(certificate)
+            work.state.judge(asked_by)
             refuse_used_key(key, who, certificates=work.tx.certificates)
             if work.tx.certificates.count_unexpired_of(who, now=work.now) >= MAX_LIVE_CERTIFICATES:
                 raise LimitExceeded(
@@ -173,7 +186,7 @@ class Enroller:
 
     def _supersede(self, who: SpiffeId, work: Work, *, actor: SpiffeId | None) -> None:
         """Bar the certificates that a replaced enrollment leaves behind."""
-        records = work.tx.certificates.unexpired_of(who, now=work.now)
+        records = unexpired_with_workload(who, work.tx.certificates, now=work.now)
         if not records:
             return
         work.emit(
@@ -204,4 +217,5 @@ def record_of(leaf: x509.Certificate, who: SpiffeId) -> CertificateRecord:
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         der=leaf.public_bytes(Encoding.DER),
+        issuer=issuer_of(leaf),
     )

@@ -49,6 +49,11 @@ def _renew(session: Session, request: enrollment_pb2.RenewRequest) -> Message:
     return enrollment_pb2.RenewResponse(issued=enrollment_codec.issued_to_pb(issued))
 
 
+def _certify_workload(session: Session, request: enrollment_pb2.CertifyWorkloadRequest) -> Message:
+    issued = session.certify_workload(enrollment_codec.certify_workload_request_from_pb(request))
+    return enrollment_pb2.CertifyWorkloadResponse(issued=enrollment_codec.issued_to_pb(issued))
+
+
 def _get_bundle(session: Session, _request: trust_pb2.GetBundleRequest) -> Message:
     return trust_pb2.GetBundleResponse(bundle=enrollment_codec.bundle_to_pb(session.bundle()))
 
@@ -169,6 +174,9 @@ def seal(session: Session, parts: rounds_codec.SealParts) -> Message:
 UNARY: Mapping[str, Unary] = MappingProxyType(
     {
         methods.RENEW: Unary(enrollment_pb2.RenewRequest, _renew, is_write=True),
+        methods.CERTIFY_WORKLOAD: Unary(
+            enrollment_pb2.CertifyWorkloadRequest, _certify_workload, is_write=True
+        ),
         methods.GET_BUNDLE: Unary(trust_pb2.GetBundleRequest, _get_bundle),
         methods.CREATE_TOKEN: Unary(enrollment_pb2.CreateTokenRequest, _create_token, is_write=True),
         methods.LIST_TOKENS: Unary(enrollment_pb2.ListTokensRequest, _list_tokens),

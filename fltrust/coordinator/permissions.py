@@ -10,6 +10,7 @@ from fltrust.identity import Role, SpiffeId
 
 _ANYONE = frozenset({Role.PARTICIPANT, Role.AGGREGATOR, Role.OPERATOR, Role.SIGNER})
 _CERTIFIED = _ANYONE | {Role.DEVICE}
+_AGENTS = frozenset({Role.PARTICIPANT, Role.AGGREGATOR})
 _AGGREGATOR = frozenset({Role.AGGREGATOR})
 _OPERATOR = frozenset({Role.OPERATOR})
 _WATCHERS_OF_RUNS = _AGGREGATOR | _OPERATOR
@@ -19,6 +20,7 @@ _READERS_OF_LINEAGE = _SIGNERS | _OPERATOR
 METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
     {
         "/fltrust.v1.EnrollmentService/Renew": _CERTIFIED,
+        "/fltrust.v1.EnrollmentService/CertifyWorkload": _AGENTS,
         "/fltrust.v1.TrustService/GetBundle": _CERTIFIED,
         "/fltrust.v1.TrustService/Watch": _ANYONE,
         "/fltrust.v1.ParticipantService/ListParticipants": _WATCHERS_OF_RUNS,

@@ -23,13 +23,15 @@ MIN_KEY = 32
 """Bytes of a pseudonym key, at least."""
 
 _HEX_DIGITS = 32
+_UNDER_PSEUDONYMS = frozenset({Role.PARTICIPANT, Role.WORKLOAD})
 
 
 class PublicNaming:
     """Maps names to public names. Without a key, everybody stands in public under the SPIFFE ID.
 
     With one, a participant is ``pseudonym:`` and the first 128 bits of HMAC-SHA256(key, SPIFFE ID), in hex:
-    the same participant has one pseudonym for good, across runs and enrollments. Aggregators,
+    the same participant has one pseudonym for good, across runs and enrollments, and the workload that its
+    agent vouches for, whose name is made of the participant's, has another. Aggregators,
     operators, signers and the coordinator have none: they answer for what they do.
     """
 
@@ -45,11 +47,11 @@ class PublicNaming:
         return PublicNames.SPIFFE if self._key is None else PublicNames.PSEUDONYMS
 
     def has_pseudonym(self, who: SpiffeId) -> bool:
-        return self._key is not None and who.role is Role.PARTICIPANT
+        return self._key is not None and who.role in _UNDER_PSEUDONYMS
 
     def of(self, who: SpiffeId) -> PublicName:
         """The name under which `who` stands in public."""
-        if self._key is None or who.role is not Role.PARTICIPANT:
+        if self._key is None or who.role not in _UNDER_PSEUDONYMS:
             return PublicName(str(who))
         return PublicName(
             f"pseudonym:{hmac.digest(self._key, str(who).encode(), 'sha256').hex()[:_HEX_DIGITS]}"

@@ -70,6 +70,11 @@ class Session:
         with self._allowed("EnrollmentService/Renew"):
             return self._authority.enroller.renew(self._caller.certificate, csr_der)
 
+    def certify_workload(self, csr_der: bytes) -> Issued:
+        """Issue a certificate for the workload beside the caller, for a new key; see `Workloads.certify`."""
+        with self._allowed("EnrollmentService/CertifyWorkload"):
+            return self._authority.enroller.certify_workload(self._caller.certificate, csr_der)
+
     def create_token(self, role: Role, name: Name, *, ttl: timedelta, replace: bool = False) -> JoinToken:
         """Make a single-use join token for a participant, aggregator or operator of this name."""
         with self._allowed("TokenService/CreateToken"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fltrust.coordinator.ledger import Work
+from fltrust.coordinator.workloads import unexpired_with_workload
 from fltrust.enrollment.ports import CertificateRecord
 from fltrust.errors import Conflict, Malformed, NotFound
 from fltrust.identity import KeyId, Role, RunId, Serial, SpiffeId, TrustDomain
@@ -125,7 +126,7 @@ def all_that_apply(
 def _whole(who: SpiffeId, work: Work) -> Subject:
     if who not in work.state.identities:
         raise NotFound(f"{who} was never enrolled", hint="list who is: fltrust participants list")
-    records = work.tx.certificates.unexpired_of(who, now=work.now)
+    records = unexpired_with_workload(who, work.tx.certificates, now=work.now)
     return Subject(who, whole=True, serials=tuple(record.serial for record in records))
 
 

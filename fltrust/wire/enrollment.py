@@ -102,6 +102,11 @@ def renew_request_from_pb(message: pb.RenewRequest) -> bytes:
     return bounded(message.csr, limit=MAX_CSR, what="a certificate request")
 
 
+def certify_workload_request_from_pb(message: pb.CertifyWorkloadRequest) -> bytes:
+    """The certificate request, in DER."""
+    return bounded(message.csr, limit=MAX_CSR, what="a certificate request")
+
+
 def issued_to_pb(issued: Issued) -> pb.IssuedCertificate:
     return pb.IssuedCertificate(
         spiffe_id=str(issued.spiffe_id), chain=issued.chain_der, bundle=bundle_to_pb(issued.bundle)

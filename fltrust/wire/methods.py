@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ENROLL = "/fltrust.v1.EnrollmentService/Enroll"
 RENEW = "/fltrust.v1.EnrollmentService/Renew"
+CERTIFY_WORKLOAD = "/fltrust.v1.EnrollmentService/CertifyWorkload"
 GET_BUNDLE = "/fltrust.v1.TrustService/GetBundle"
 WATCH = "/fltrust.v1.TrustService/Watch"
 CREATE_TOKEN = "/fltrust.v1.TokenService/CreateToken"  # noqa: S105 - the name of a method

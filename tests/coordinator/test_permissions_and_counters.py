@@ -47,9 +47,10 @@ def test_every_method_of_the_protocol_is_in_the_table_and_nothing_else() -> None
 def test_each_role_may_call_exactly_what_it_needs() -> None:
     everyone = {"Renew", "Watch", "GetBundle", "GetTrust"}
     signers = {"CertifySigner", "Countersign", "FindLineage"}
-    assert _allowed(PARTICIPANT) == everyone
+    assert _allowed(PARTICIPANT) == everyone | {"CertifyWorkload"}
     assert _allowed(SIGNER) == everyone | signers
     assert _allowed(AGGREGATOR) == everyone | signers | {
+        "CertifyWorkload",
         "DescribeRound",
         "ListParticipants",
         "OpenRound",
@@ -65,6 +66,7 @@ def test_each_role_may_call_exactly_what_it_needs() -> None:
         "DescribeRound",
         "CertifySigner",
         "Countersign",
+        "CertifyWorkload",
     }
     assert _allowed(COORDINATOR) == set()
 

@@ -45,6 +45,18 @@ class RenewResponse(_message.Message):
     issued: IssuedCertificate
     def __init__(self, issued: _Optional[_Union[IssuedCertificate, _Mapping]] = ...) -> None: ...
 
+class CertifyWorkloadRequest(_message.Message):
+    __slots__ = ("csr",)
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    csr: bytes
+    def __init__(self, csr: _Optional[bytes] = ...) -> None: ...
+
+class CertifyWorkloadResponse(_message.Message):
+    __slots__ = ("issued",)
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
+    issued: IssuedCertificate
+    def __init__(self, issued: _Optional[_Union[IssuedCertificate, _Mapping]] = ...) -> None: ...
+
 class IssuedCertificate(_message.Message):
     __slots__ = ("spiffe_id", "chain", "bundle")
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]

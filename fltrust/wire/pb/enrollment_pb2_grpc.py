@@ -44,6 +44,11 @@ class EnrollmentServiceStub(object):
                 request_serializer=fltrust_dot_v1_dot_enrollment__pb2.RenewRequest.SerializeToString,
                 response_deserializer=fltrust_dot_v1_dot_enrollment__pb2.RenewResponse.FromString,
                 _registered_method=True)
+        self.CertifyWorkload = channel.unary_unary(
+                '/fltrust.v1.EnrollmentService/CertifyWorkload',
+                request_serializer=fltrust_dot_v1_dot_enrollment__pb2.CertifyWorkloadRequest.SerializeToString,
+                response_deserializer=fltrust_dot_v1_dot_enrollment__pb2.CertifyWorkloadResponse.FromString,
+                _registered_method=True)
 
 
 class EnrollmentServiceServicer(object):
@@ -63,6 +68,14 @@ class EnrollmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CertifyWorkload(self, request, context):
+        """Issues a certificate for a workload beside the caller, an agent, which vouches for it. Its name is made
+        from the caller's; it stands as the caller does, and may call nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrollmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +88,11 @@ def add_EnrollmentServiceServicer_to_server(servicer, server):
                     servicer.Renew,
                     request_deserializer=fltrust_dot_v1_dot_enrollment__pb2.RenewRequest.FromString,
                     response_serializer=fltrust_dot_v1_dot_enrollment__pb2.RenewResponse.SerializeToString,
+            ),
+            'CertifyWorkload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CertifyWorkload,
+                    request_deserializer=fltrust_dot_v1_dot_enrollment__pb2.CertifyWorkloadRequest.FromString,
+                    response_serializer=fltrust_dot_v1_dot_enrollment__pb2.CertifyWorkloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +149,33 @@ class EnrollmentService(object):
             '/fltrust.v1.EnrollmentService/Renew',
             fltrust_dot_v1_dot_enrollment__pb2.RenewRequest.SerializeToString,
             fltrust_dot_v1_dot_enrollment__pb2.RenewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CertifyWorkload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fltrust.v1.EnrollmentService/CertifyWorkload',
+            fltrust_dot_v1_dot_enrollment__pb2.CertifyWorkloadRequest.SerializeToString,
+            fltrust_dot_v1_dot_enrollment__pb2.CertifyWorkloadResponse.FromString,
             options,
             channel_credentials,
             insecure,
