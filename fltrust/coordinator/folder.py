@@ -10,6 +10,7 @@ state.db           the database, unless the settings name another
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from fltrust.coordinator.settings import AuthoritySettings, WitnessSetting
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded, write_durably
 from fltrust.identity import Role, TrustDomain
+from fltrust.pki.leaf import is_dns_name
 from fltrust.tlog.entries import PublicNames
 
 SETTINGS_FILE = "coordinator.toml"
@@ -86,6 +88,15 @@ class CoordinatorSettings:
         return AuthoritySettings(
             domain=self.domain, bootstrap=self.bootstrap, address=self.address, lifetimes=self.lifetimes
         )
+
+    def served_names(self) -> tuple[str, ...]:
+        """DNS names for the coordinator's certificate: the host of `services`, where it is a name."""
+        host = (self.services or "").rpartition(":")[0].lower()
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            return (host,) if is_dns_name(host) else ()
+        return ()
 
     def database_url(self, folder: Path) -> str:
         return self.database or f"sqlite:///{folder.resolve() / 'state.db'}"

@@ -38,11 +38,19 @@ class CoordinatorIdentity:
 
 
 def issue_identity(
-    issuer: Issuer, bundle: TrustBundle, *, clock: Clock, lifetime: timedelta | None = None
+    issuer: Issuer,
+    bundle: TrustBundle,
+    *,
+    clock: Clock,
+    lifetime: timedelta | None = None,
+    dns_names: tuple[str, ...] = (),
 ) -> CoordinatorIdentity:
-    """Issue the coordinator a certificate for a new key; it is verified before it is returned."""
+    """Issue the coordinator a certificate for a new key; it is verified before it is returned.
+
+    `dns_names` stand in it beside its own, for clients of other makes that look for the host they dialled.
+    """
     who, signer, now = SpiffeId(issuer.domain, Role.COORDINATOR, None), generate(), clock.now()
-    leaf = issuer.redeem(Draft.of(who, signer.public_key, now=now, lifetime=lifetime))
+    leaf = issuer.redeem(Draft.of(who, signer.public_key, now=now, lifetime=lifetime, dns_names=dns_names))
     chain = (leaf.public_bytes(Encoding.DER), issuer.certificate.public_bytes(Encoding.DER))
     certificate = verify_certificate(
         chain, bundle=bundle, at=now, expect_role=Role.COORDINATOR, purpose="server"
@@ -62,8 +70,10 @@ class IdentityKeeper:
         *,
         clock: Clock,
         lifetime: timedelta | None = None,
+        dns_names: tuple[str, ...] = (),
     ) -> None:
         self._ca = ca
+        self._dns_names = dns_names
         self._clock = clock
         self._lifetime = lifetime
         self._lock = threading.Lock()
@@ -89,7 +99,9 @@ class IdentityKeeper:
 
     def _issue(self) -> CoordinatorIdentity:
         ca = self._ca.now
-        return issue_identity(ca.issuer, ca.bundle, clock=self._clock, lifetime=self._lifetime)
+        return issue_identity(
+            ca.issuer, ca.bundle, clock=self._clock, lifetime=self._lifetime, dns_names=self._dns_names
+        )
 
     def _due_at(self) -> datetime:
         certificate, now = self._identity.certificate, self._clock.now()

@@ -164,7 +164,12 @@ def _opened(
     with open_store(settings.database_url(folder)) as store:
         # Under the database's lock: nobody else makes or renews these.
         notary = open_notary(folder, ca, passphrase=issuing_passphrase, clock=clock)
-        keeper = IdentityKeeper(ca, clock=clock, lifetime=settings.lifetimes.get(Role.COORDINATOR))
+        keeper = IdentityKeeper(
+            ca,
+            clock=clock,
+            lifetime=settings.lifetimes.get(Role.COORDINATOR),
+            dns_names=settings.served_names(),
+        )
         identity = keeper.current
         authority = Authority(
             store=store,

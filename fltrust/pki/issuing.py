@@ -124,9 +124,9 @@ def lint(draft: Draft, profiles: Profiles | None = None) -> None:
         refuse(
             f"expected a life between {profile.min_lifetime} and {profile.max_lifetime} for {who}, got {life}"
         )
-    if not (1 if profile.max_dns_names else 0) <= len(draft.dns_names) <= profile.max_dns_names:
+    if not profile.min_dns_names <= len(draft.dns_names) <= profile.max_dns_names:
         refuse(
-            f"expected {'1 to ' if profile.max_dns_names else ''}{profile.max_dns_names} DNS names "
+            f"expected {profile.min_dns_names} to {profile.max_dns_names} DNS names "
             f"from the record of {who}, got {len(draft.dns_names)}"
         )
     if len(set(draft.dns_names)) != len(draft.dns_names) or not all(map(is_dns_name, draft.dns_names)):

@@ -117,7 +117,7 @@ def check_profile(leaf: Leaf) -> LeafProfile:
     given = names[len(expected) :]
     if (
         names[: len(expected)] != expected
-        or not (1 if profile.max_dns_names else 0) <= len(given) <= profile.max_dns_names
+        or not profile.min_dns_names <= len(given) <= profile.max_dns_names
         or not all(isinstance(name, x509.DNSName) and is_dns_name(name.value) for name in given)
     ):
         refuse(f"expected the subject alternative names of a {profile.role} for {who}, found others")

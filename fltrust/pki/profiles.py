@@ -78,6 +78,11 @@ class LeafProfile:
     policies: tuple[x509.ObjectIdentifier, ...] = ()
     """Certificate policies (RFC 5280, 4.2.1.4); the built-in profiles name none."""
 
+    @property
+    def min_dns_names(self) -> int:
+        """How many DNS names the record must give: a server has one, its own or from there."""
+        return 1 if self.max_dns_names and not self.has_dns_name else 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceProfile:

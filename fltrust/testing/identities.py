@@ -39,7 +39,7 @@ class ScratchCa:
 
 def given_names(role: Role) -> tuple[str, ...]:
     """DNS names as a record would give them, for a role that has them from there; else none."""
-    return ("model.scratch.example",) if LEAF_PROFILES[role].max_dns_names else ()
+    return ("model.scratch.example",) if LEAF_PROFILES[role].min_dns_names else ()
 
 
 @dataclass(frozen=True, slots=True)
