@@ -21,6 +21,7 @@ from fltrust.identity import CaKeyId, Epoch, KeyId, RunId, Serial, SpiffeId, Tru
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 from fltrust.revocation.state import IdentityState, TrustState
+from fltrust.revocation.status import take_in
 from fltrust.tlog.entries import PrecertificateLeaf
 from fltrust.tlog.ports import LoggedEntry, NewEntry
 
@@ -73,6 +74,7 @@ class Work:
             issuer=issuer,
         )
         self.tx.events.append(event)
+        take_in(event, self.tx.statuses)
         self.log(self.book.event(event))
         self.emitted.append(event)
         return event

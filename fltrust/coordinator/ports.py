@@ -19,6 +19,7 @@ from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenSto
 from fltrust.enrollment.requests import RequestStore
 from fltrust.identity import TrustDomain
 from fltrust.revocation.log import EventLog
+from fltrust.revocation.status import StatusStore
 from fltrust.rounds.ports import RoundStore
 from fltrust.tlog.ports import LogStore
 
@@ -52,6 +53,8 @@ class Transaction(Protocol):
     def cosignatures(self) -> CosignatureStore: ...
     @property
     def trust_material(self) -> TrustMaterialStore: ...
+    @property
+    def statuses(self) -> StatusStore: ...
     @property
     def requests(self) -> RequestStore: ...
     @property

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from fltrust.enrollment.types import Approval, EnrollRequest, Evidence, TokenRecord
-from fltrust.identity import KeyId, Name, Role, Serial, SpiffeId
+from fltrust.identity import CaKeyId, KeyId, Name, Role, Serial, SpiffeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class CertificateRecord:
     not_before: datetime
     not_after: datetime
     der: bytes
+    issuer: CaKeyId
+    """The key of the CA that issued it, as it names it (authorityKeyIdentifier)."""
 
 
 class TokenStore(Protocol):

@@ -102,3 +102,12 @@ def key_identifier_of(certificate: x509.Certificate) -> CaKeyId:
     except (x509.ExtensionNotFound, ValueError):
         raise Malformed("expected a subject key identifier in the CA's certificate, found none") from None
     return CaKeyId(found.digest.hex())
+
+
+def issuer_of(certificate: x509.Certificate) -> CaKeyId:
+    """The key of the CA that a certificate says it was issued by (authorityKeyIdentifier)."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    except (x509.ExtensionNotFound, ValueError):
+        raise Malformed("expected an authority key identifier in the certificate, found none") from None
+    return CaKeyId((found.key_identifier or b"").hex())

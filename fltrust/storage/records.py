@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, sel
 
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord
 from fltrust.enrollment.types import TokenRecord, TokenStatus
-from fltrust.identity import KeyId, Name, Role, Serial, SpiffeId
+from fltrust.identity import CaKeyId, KeyId, Name, Role, Serial, SpiffeId
 from fltrust.storage import tables
 
 
@@ -199,6 +199,7 @@ class Certificates:
                 not_before=record.not_before,
                 not_after=record.not_after,
                 der=record.der,
+                issuer=record.issuer,
             )
         )
 
@@ -265,4 +266,5 @@ def _certificate(row: Row[Any]) -> CertificateRecord:
         not_before=row.not_before,
         not_after=row.not_after,
         der=row.der,
+        issuer=CaKeyId(row.issuer),
     )

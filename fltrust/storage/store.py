@@ -28,6 +28,7 @@ from fltrust.storage.requests import Requests
 from fltrust.storage.rounds import Rounds
 from fltrust.storage.schema import create, migrate
 from fltrust.storage.signatures import Cosignatures, Countersigned, TrustMaterials
+from fltrust.storage.status import Statuses
 
 
 class CommitStep(StrEnum):
@@ -54,6 +55,7 @@ class Transaction:
     countersigned: Countersigned
     cosignatures: Cosignatures
     trust_material: TrustMaterials
+    statuses: Statuses
     requests: Requests
     operations: Operations
     connection: Connection
@@ -224,6 +226,7 @@ def _transaction(connection: Connection, head: Row[Any]) -> Transaction:
         countersigned=Countersigned(connection),
         cosignatures=Cosignatures(connection),
         trust_material=TrustMaterials(connection),
+        statuses=Statuses(connection),
         requests=Requests(connection),
         operations=Operations(connection),
         connection=connection,

@@ -140,7 +140,9 @@ certificates = Table(
     Column("not_before", Timestamp, nullable=False),
     Column("not_after", Timestamp, nullable=False),
     Column("der", LargeBinary, nullable=False),
+    Column("issuer", String(40)),
     Index("certificates_by_identity", "spiffe_id", "not_after"),
+    Index("certificates_by_issuer", "issuer", "not_after"),
 )
 
 runs = Table(

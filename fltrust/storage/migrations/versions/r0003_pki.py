@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from cryptography import x509
+
+from fltrust.pki.pointers import issuer_of
 
 revision = "0003"
 down_revision = "0002"
@@ -21,6 +24,7 @@ def upgrade() -> None:
     _requests()
     _operations()
     _spent_evidence()
+    _statuses()
 
 
 def _events() -> None:
@@ -125,3 +129,49 @@ def _decision() -> tuple[sa.Column[object], ...]:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("at", sa.String(length=32), nullable=False),
     )
+
+
+def _statuses() -> None:
+    op.add_column("certificates", sa.Column("issuer", sa.String(length=40), nullable=True))
+    _name_issuers()
+    op.create_index("certificates_by_issuer", "certificates", ["issuer", "not_after"], unique=False)
+    op.create_table(
+        "statuses",
+        sa.Column("serial", sa.String(length=40), nullable=False),
+        sa.Column("issuer", sa.String(length=40), nullable=False),
+        sa.Column("not_after", sa.String(length=32), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("since", sa.String(length=32), nullable=False),
+        sa.Column("reason", sa.Integer(), nullable=False),
+        sa.Column("invalid_since", sa.String(length=32), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("entry", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("serial"),
+    )
+    op.create_index("statuses_by_change", "statuses", ["issuer", "epoch"], unique=False)
+    op.create_index("statuses_by_end", "statuses", ["issuer", "not_after"], unique=False)
+    op.create_table(
+        "status_feed",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "crl_progress",
+        sa.Column("issuer", sa.String(length=40), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("scheduled_at", sa.String(length=32), nullable=True),
+        sa.Column("scheduled_before", sa.String(length=32), nullable=True),
+        sa.PrimaryKeyConstraint("issuer"),
+    )
+
+
+def _name_issuers() -> None:
+    """Say of certificates from before which CA issued them. Statuses follow when the coordinator starts."""
+    connection = op.get_bind()
+    table = sa.table("certificates", sa.column("serial"), sa.column("der"), sa.column("issuer"))
+    found = connection.execute(sa.select(table.c.serial, table.c.der)).all()
+    named = [{"which": row.serial, "by": issuer_of(x509.load_der_x509_certificate(row.der))} for row in found]
+    if named:
+        changed = sa.update(table).where(table.c.serial == sa.bindparam("which"))
+        connection.execute(changed.values(issuer=sa.bindparam("by")), named)

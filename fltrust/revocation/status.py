@@ -1,0 +1,223 @@
+"""What relying parties are told of certificates that stand badly: one record each, kept for good.
+
+The trust feed says it to everybody of ours by epoch; CRLs and OCSP say it to everybody else by serial. This
+is the bridge: an event and what was said before in, records out. Pure, and the same event twice changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from fltrust.identity import CaKeyId, Epoch, KeyId, Serial
+from fltrust.pki.crl import CrlReason, encode_entry
+from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
+
+
+class StatusState(StrEnum):
+    REVOKED = "revoked"
+    HELD = "held"
+    RELEASED = "released"
+    """Was on hold and is good again; kept for delta CRLs, and for whoever asks later."""
+
+
+REASONS: Mapping[RevocationReason, CrlReason] = {
+    RevocationReason.UNSPECIFIED: CrlReason.UNSPECIFIED,
+    RevocationReason.KEY_COMPROMISE: CrlReason.KEY_COMPROMISE,
+    RevocationReason.AFFILIATION_CHANGED: CrlReason.AFFILIATION_CHANGED,
+    RevocationReason.SUPERSEDED: CrlReason.SUPERSEDED,
+    RevocationReason.CESSATION_OF_OPERATION: CrlReason.CESSATION_OF_OPERATION,
+    RevocationReason.PRIVILEGE_WITHDRAWN: CrlReason.PRIVILEGE_WITHDRAWN,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateStatus:
+    """How one certificate stands that was ever revoked or put on hold.
+
+    `since` is when that was: of one that was on hold and then revoked, when it was put on hold, as it was
+    good at no time after. `epoch` is the event that changed it last. `entry` is how a CRL says it, in DER.
+    """
+
+    serial: Serial
+    issuer: CaKeyId
+    not_after: datetime
+    state: StatusState
+    since: datetime
+    reason: CrlReason
+    invalid_since: datetime | None
+    epoch: Epoch
+    entry: bytes
+
+    @classmethod
+    def of(
+        cls,
+        certificate: IssuedSerial,
+        *,
+        state: StatusState,
+        since: datetime,
+        reason: CrlReason,
+        invalid_since: datetime | None,
+        epoch: Epoch,
+    ) -> CertificateStatus:
+        """The status of a certificate, with its entry made."""
+        since = since.replace(microsecond=0)
+        entry = encode_entry(certificate.serial, revoked_at=since, reason=reason, invalid_since=invalid_since)
+        return cls(
+            serial=certificate.serial,
+            issuer=certificate.issuer,
+            not_after=certificate.not_after,
+            state=state,
+            since=since,
+            reason=reason,
+            invalid_since=invalid_since,
+            epoch=epoch,
+            entry=entry,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedSerial:
+    """One certificate that was issued, in short."""
+
+    serial: Serial
+    issuer: CaKeyId
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CrlProgress:
+    """How far a CA's CRLs are, durably: the last number given out, and when its last two scheduled complete
+    CRLs were made (None before there were any)."""
+
+    number: int = 0
+    scheduled_at: datetime | None = None
+    scheduled_before: datetime | None = None
+
+
+class StatusStore(Protocol):
+    """Statuses by serial, and how far each CA's CRLs are. Rows are changed, and never removed."""
+
+    def get(self, serial: Serial) -> CertificateStatus | None: ...
+
+    def find(self, serials: Iterable[Serial]) -> dict[Serial, CertificateStatus]: ...
+
+    def put(self, changed: Iterable[CertificateStatus]) -> None:
+        """Write statuses, in place of earlier ones of the same serials."""
+        ...
+
+    def issued(
+        self, *, serials: Iterable[Serial] = (), keys: Iterable[KeyId] = ()
+    ) -> tuple[IssuedSerial, ...]:
+        """The certificates that were issued with these serials or for these keys."""
+        ...
+
+    def unexpired_under(self, issuer: CaKeyId, *, at: datetime) -> tuple[IssuedSerial, ...]:
+        """Every certificate of one CA that has not expired."""
+        ...
+
+    def entries(self, issuer: CaKeyId, *, ends_from: datetime) -> list[bytes]:
+        """CRL entries of everything that stands badly under a CA and ends at `ends_from` or later."""
+        ...
+
+    def changed(self, issuer: CaKeyId, *, after: Epoch, ends_from: datetime) -> tuple[CertificateStatus, ...]:
+        """Statuses under a CA that changed after an epoch, of certificates that end no sooner."""
+        ...
+
+    @property
+    def fed(self) -> Epoch:
+        """The last event that is taken in here; later ones in the feed change no status, or are missing."""
+        ...
+
+    def feed_to(self, epoch: Epoch) -> None: ...
+
+    def progress(self, issuer: CaKeyId) -> CrlProgress: ...
+
+    def next_number(self, issuer: CaKeyId) -> int:
+        """Give out a CRL number of a CA: higher than every one before it, also after a crash."""
+        ...
+
+    def note_scheduled(self, issuer: CaKeyId, at: datetime) -> None:
+        """Remember that a scheduled complete CRL was made."""
+        ...
+
+
+CHANGING = frozenset({EventKind.REVOKED, EventKind.HELD, EventKind.RELEASED, EventKind.ISSUER_REVOKED})
+"""Events that can change a status."""
+
+
+def take_in(event: TrustEvent, statuses: StatusStore) -> None:
+    """Bring statuses up to an event, in its transaction. An event that changes none is only counted.
+
+    1. An event speaks of the serials it names and of every certificate of the keys it names; of a revoked
+       CA, of everything under it that has not expired.
+    2. REVOKED is for good: reason and date stay as they were first said, and only an earlier
+       `compromised_since` is taken over. Whoever was on hold is revoked as of the hold.
+    3. HELD does nothing to what is revoked or held. RELEASED ends a hold and nothing else.
+    """
+    if event.kind not in CHANGING:
+        return
+    # 1.
+    if event.kind is EventKind.ISSUER_REVOKED:
+        if event.issuer is None:
+            return
+        concerned = statuses.unexpired_under(event.issuer, at=event.at)
+    else:
+        concerned = statuses.issued(serials=event.serials, keys=event.keys)
+    known = statuses.find(certificate.serial for certificate in concerned)
+    # 2. and 3.
+    changed = (_after(event, certificate, known.get(certificate.serial)) for certificate in concerned)
+    statuses.put([status for status in changed if status is not None])
+    statuses.feed_to(event.epoch)
+
+
+def removal_of(status: CertificateStatus) -> bytes:
+    """How a delta CRL says that a hold has ended (RFC 5280, 5.2.4)."""
+    return encode_entry(status.serial, revoked_at=status.since, reason=CrlReason.REMOVE_FROM_CRL)
+
+
+def _after(
+    event: TrustEvent, certificate: IssuedSerial, known: CertificateStatus | None
+) -> CertificateStatus | None:
+    """The status after the event; None where it stays as it is."""
+    state = None if known is None else known.state
+    if event.kind is EventKind.RELEASED:
+        if known is None or state is not StatusState.HELD:
+            return None
+        return replace(known, state=StatusState.RELEASED, epoch=event.epoch)
+    if event.kind is EventKind.HELD:
+        if state in (StatusState.REVOKED, StatusState.HELD):
+            return None
+        return CertificateStatus.of(
+            certificate,
+            state=StatusState.HELD,
+            since=event.at,
+            reason=CrlReason.CERTIFICATE_HOLD,
+            invalid_since=None,
+            epoch=event.epoch,
+        )
+    since, reason, invalid = event.at, _reason_of(event), event.compromised_since
+    if known is not None and state is StatusState.REVOKED:
+        if invalid is None or (known.invalid_since is not None and known.invalid_since <= invalid):
+            return None
+        since, reason = known.since, known.reason
+    elif known is not None and state is StatusState.HELD:
+        since = known.since
+    return CertificateStatus.of(
+        certificate,
+        state=StatusState.REVOKED,
+        since=since,
+        reason=reason,
+        invalid_since=invalid,
+        epoch=event.epoch,
+    )
+
+
+def _reason_of(event: TrustEvent) -> CrlReason:
+    if event.kind is EventKind.ISSUER_REVOKED:
+        return CrlReason.CA_COMPROMISE
+    return REASONS[event.reason or RevocationReason.UNSPECIFIED]
