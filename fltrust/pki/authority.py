@@ -5,6 +5,8 @@ On disk, in a folder of its own (0700):
     root.pem      root.key      the root; its key is encrypted and is not needed to run
     issuing.pem   issuing.key   the issuing CA; its key is encrypted too
     issuing-<serial>.pem        earlier certificates of the issuing CA, for what was signed under them
+
+What comes beside them when a CA or a root is replaced: `fltrust.pki.rollover`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from fltrust.clock import Clock
 from fltrust.errors import Conflict, Malformed, NotFound, Refusal, StorageUnavailable
@@ -24,10 +25,18 @@ from fltrust.files import make_private_folder, read_bounded, sync_folder, write_
 from fltrust.identity import Serial, TrustDomain
 from fltrust.keys.file import generate, load, save
 from fltrust.keys.verify import is_p256
-from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem, make_bundle
-from fltrust.pki.ca_certificates import create_issuing, create_root
+from fltrust.pki.bundle import (
+    MAX_BUNDLE,
+    bundle_from_json,
+    certificates_from_pem,
+    chain_to_pem,
+    make_bundle,
+)
+from fltrust.pki.ca_certificates import create_issuing, create_root, is_issued_by
 from fltrust.pki.issuing import Entropy, Issuer, domain_of_ca
 from fltrust.pki.leaf import refuse
+from fltrust.pki.pointers import PublicUrl, key_identifier_of
+from fltrust.pki.profiles import Profiles
 from fltrust.pki.types import TrustBundle
 
 
@@ -55,6 +64,40 @@ class CaFiles:
 
     def earlier_issuing(self, certificate: x509.Certificate) -> Path:
         return self.folder / f"issuing-{Serial(certificate.serial_number).hex}.pem"
+
+    def earlier_issuing_key(self, certificate: x509.Certificate) -> Path:
+        return self.folder / f"issuing-{key_identifier_of(certificate)}.key"
+
+    def key_of(self, issuing: x509.Certificate) -> Path:
+        """Where the key of an issuing certificate lies: under its own name, or as the present one's."""
+        named = self.earlier_issuing_key(issuing)
+        return named if named.exists() else self.issuing_key
+
+    def further_root_key(self, root: x509.Certificate) -> Path:
+        return self.folder / f"root-{key_identifier_of(root)}.key"
+
+    def root_key_of(self, root: x509.Certificate) -> Path:
+        named = self.further_root_key(root)
+        return named if named.exists() else self.root_key
+
+    def cross(self, certificate: x509.Certificate) -> Path:
+        return self.folder / f"cross-{Serial(certificate.serial_number).hex}.pem"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle.json"
+
+    @property
+    def next_issuing_key(self) -> Path:
+        return self.folder / "next-issuing.key"
+
+    @property
+    def next_issuing_request(self) -> Path:
+        return self.folder / "next-issuing.csr"
+
+    @property
+    def next_issuing_certificate(self) -> Path:
+        return self.folder / "next-issuing.pem"
 
 
 def init_ca(
@@ -99,32 +142,47 @@ def init_ca(
     return make_bundle(domain, [root])
 
 
-def load_bundle(folder: Path, *, sequence: int = 1) -> TrustBundle:
-    """Read the trust bundle of the CA in `folder`; no key is touched. `NotFound` if there is no CA."""
-    root = _read_certificate(CaFiles(folder).root_certificate)
-    return make_bundle(domain_of_ca(root), [root], sequence=sequence)
+def load_bundle(folder: Path) -> TrustBundle:
+    """Read the trust bundle of the CA in `folder`; no key is touched. `NotFound` if there is no CA.
+
+    Before any change it is the root alone, with sequence 1 (`fltrust.pki.rollover`).
+    """
+    files = CaFiles(folder)
+    root = read_certificate(files.root_certificate)
+    if not files.bundle.exists():
+        return make_bundle(domain_of_ca(root), [root])
+    bundle = bundle_from_json(read_bounded(files.bundle, limit=MAX_BUNDLE))
+    if {bundle.domain} != set(map(domain_of_ca, (root, *bundle.roots))):
+        raise Conflict(f"expected a trust bundle of {domain_of_ca(root)} in {files.bundle}, found another's")
+    return bundle
 
 
 def load_issuer(
-    folder: Path, *, passphrase: bytes, clock: Clock, entropy: Entropy = secrets.token_bytes
+    folder: Path,
+    *,
+    passphrase: bytes,
+    clock: Clock,
+    entropy: Entropy = secrets.token_bytes,
+    profiles: Profiles | None = None,
+    public_url: PublicUrl | None = None,
 ) -> Issuer:
     """Read the issuing CA in `folder`, ready to issue; the root's key is not needed.
 
-    Checks that key and certificate belong together (`Conflict`), that the root beside it signed it
+    Checks that key and certificate belong together (`Conflict`), that a root of the bundle signed it
     (``certificate-path``) and that it is not over (``certificate-expired``). `NotFound` if there is
     no CA; `fltrust.keys.load`'s refusals for the key.
     """
     files = CaFiles(folder)
-    root, issuing = _read_certificate(files.root_certificate), _read_certificate(files.issuing_certificate)
-    signer = load(files.issuing_key, passphrase=passphrase)
-    issuer = Issuer(certificate=issuing, signer=signer, entropy=entropy)
-    if domain_of_ca(root) != issuer.domain:
-        raise Conflict(f"expected an issuing CA of {domain_of_ca(root)} in {folder}, found {issuer.domain}")
-    try:
-        issuing.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature):
+    bundle, issuing = load_bundle(folder), read_certificate(files.issuing_certificate)
+    signer = load(files.key_of(issuing), passphrase=passphrase)
+    issuer = Issuer(
+        certificate=issuing, signer=signer, entropy=entropy, profiles=profiles, public_url=public_url
+    )
+    if bundle.domain != issuer.domain:
+        raise Conflict(f"expected an issuing CA of {bundle.domain} in {folder}, found {issuer.domain}")
+    if not any(is_issued_by(issuing, root) for root in bundle.roots):
         refuse(
-            f"expected the issuing certificate in {folder} to be signed by the root beside it, it is not",
+            f"expected the issuing certificate in {folder} to be signed by a root of the bundle, it is not",
             reason=Refusal.CERTIFICATE_PATH,
         )
     if clock.now() > issuing.not_valid_after_utc:
@@ -147,13 +205,13 @@ def renew_issuing(
     `create_issuing`'s and `fltrust.keys.load`'s; `NotFound` if there is no CA.
     """
     files = CaFiles(folder)
-    root, old = _read_certificate(files.root_certificate), _read_certificate(files.issuing_certificate)
+    root, old = load_bundle(folder).roots[-1], read_certificate(files.issuing_certificate)
     public_key = old.public_key()
     if not is_p256(public_key):
         raise Malformed(f"expected a P-256 key in {files.issuing_certificate}, found another kind")
     issuing = create_issuing(
         root=root,
-        root_signer=load(files.root_key, passphrase=root_passphrase),
+        root_signer=load(files.root_key_of(root), passphrase=root_passphrase),
         public_key=public_key,
         now=clock.now(),
         entropy=entropy,
@@ -166,8 +224,8 @@ def renew_issuing(
 def load_issuing_history(folder: Path) -> tuple[x509.Certificate, ...]:
     """Every certificate that the issuing CA in `folder` had, oldest first, the present one last."""
     files = CaFiles(folder)
-    present = _read_certificate(files.issuing_certificate)
-    earlier = {_read_certificate(path) for path in folder.glob("issuing-*.pem")} - {present}
+    present = read_certificate(files.issuing_certificate)
+    earlier = {read_certificate(path) for path in folder.glob("issuing-*.pem")} - {present}
     return (*sorted(earlier, key=lambda certificate: certificate.not_valid_before_utc), present)
 
 
@@ -202,11 +260,10 @@ def _taken(folder: Path) -> Conflict:
     )
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path, *, hint: str = "run: fltrust coordinator init") -> x509.Certificate:
+    """Read the one certificate in a file; `NotFound` with this hint where there is none."""
     if not path.exists():
-        raise NotFound(
-            f"expected a CA certificate at {path}, found none", hint="run: fltrust coordinator init"
-        )
+        raise NotFound(f"expected a CA certificate at {path}, found none", hint=hint)
     certificates = certificates_from_pem(read_bounded(path, limit=MAX_BUNDLE), limit=1)
     if len(certificates) != 1:
         raise Malformed(f"expected one certificate in {path}, found {len(certificates)}")

@@ -9,13 +9,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final, NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
 from fltrust.errors import Conflict, Refusal
 from fltrust.identity import KeyId, TrustDomain
@@ -27,6 +28,20 @@ from fltrust.pki.leaf import PARSE_ERRORS, refuse, subject_key_identifier
 from fltrust.pki.pointers import PublicUrl
 from fltrust.pki.profiles import BACKDATE, CaKind, CaProfile, Profiles, builtin
 from fltrust.pki.signing import SignerKey
+
+_CA_EXTENSIONS: Final = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.NAME_CONSTRAINTS,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS,
+        ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +255,65 @@ def create_root_crl(
     return builder.sign(SignerKey(signer), SHA256())
 
 
+def check_authority(certificate: x509.Certificate, kind: CaKind) -> None:
+    """Return only if a CA certificate keeps to the built-in profile of its kind (``certificate-profile``).
+
+    P-256, ECDSA with SHA-256; critical cA:true with a path length within the profile's; exactly its key
+    usage, critical; critical name constraints where the profile has them, else none; one trust domain as
+    its only alternative name; a key identifier; a life within the profile's.
+    """
+    profile = builtin().authorities[kind]
+    try:
+        extensions = {extension.oid: extension for extension in certificate.extensions}
+        public_key, algorithm = certificate.public_key(), certificate.signature_algorithm_oid
+        life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    except PARSE_ERRORS as error:
+        refuse(f"expected a CA certificate, found {type(error).__name__} on reading it")
+    if not is_p256(public_key) or algorithm != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
+        refuse(f"expected P-256 and ECDSA with SHA-256 in a certificate [{kind}], found others")
+    basic = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
+    if (
+        basic is None
+        or not basic.critical
+        or not isinstance(basic.value, x509.BasicConstraints)
+        or not basic.value.ca
+        or basic.value.path_length is None
+        or basic.value.path_length > profile.path_length
+    ):
+        refuse(f"expected critical cA:true and a path length of at most {profile.path_length} in [{kind}]")
+    usage = extensions.get(ExtensionOID.KEY_USAGE)
+    if usage is None or not usage.critical or usage.value != profile.key_usage:
+        refuse(f"expected exactly critical keyCertSign and cRLSign in [{kind}], found another key usage")
+    constraints = extensions.get(ExtensionOID.NAME_CONSTRAINTS)
+    if (constraints is not None and constraints.critical) is not profile.is_constrained or (
+        constraints is not None and not profile.is_constrained
+    ):
+        refuse(f"expected {'critical' if profile.is_constrained else 'no'} name constraints in [{kind}]")
+    names = extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    if (
+        names is None
+        or not isinstance(names.value, x509.SubjectAlternativeName)
+        or len(list(names.value)) != 1
+    ):
+        refuse(f"expected one alternative name, the trust domain's, in [{kind}], found others")
+    domain_of_ca(certificate)
+    if ExtensionOID.SUBJECT_KEY_IDENTIFIER not in extensions:
+        refuse(f"expected a key identifier in [{kind}], found none")
+    if others := set(extensions) - _CA_EXTENSIONS:
+        refuse(f"expected no extension {min(oid.dotted_string for oid in others)} in [{kind}], found one")
+    if life > profile.max_lifetime + BACKDATE:
+        refuse(f"expected a certificate [{kind}] to live at most {profile.max_lifetime}, found {life}")
+
+
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer`'s name and key signed a certificate. Says nothing of time or profile."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, *PARSE_ERRORS):
+        return False
+    return True
+
+
 def _signed(
     builder: x509.CertificateBuilder,
     profile: CaProfile,
@@ -253,6 +327,7 @@ def _signed(
     certificate = builder.sign(SignerKey(signer), SHA256())
     parsed = x509.load_der_x509_certificate(certificate.public_bytes(Encoding.DER))
     _require_issued(parsed, issuer)
+    check_authority(parsed, profile.kind)
     return parsed
 
 
@@ -310,12 +385,11 @@ def _require_key(certificate: x509.Certificate, signer: Signer) -> None:
 def _require_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
     try:
         is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        certificate.verify_directly_issued_by(issuer)
-    except (x509.ExtensionNotFound, InvalidSignature, *PARSE_ERRORS):
+    except (x509.ExtensionNotFound, *PARSE_ERRORS):
         is_ca = False
-    if not is_ca or not is_p256(certificate.public_key()):
+    if not is_ca or not is_issued_by(certificate, issuer) or not is_p256(certificate.public_key()):
         _broken("expected a P-256 CA certificate that verifies under its issuer, it does not")
 
 
-def _broken(message: str) -> None:
+def _broken(message: str) -> NoReturn:
     refuse(message, reason=Refusal.CERTIFICATE_PATH)
