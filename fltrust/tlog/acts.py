@@ -15,6 +15,7 @@ from fltrust.clock import to_rfc3339
 from fltrust.errors import Malformed
 from fltrust.identity import Digest, Epoch, Role, RunId, TrustDomain
 from fltrust.strictjson import Fields
+from fltrust.tlog.approvals import EnrollmentRequestEntry, OperationEntry
 from fltrust.tlog.stated import MAX_NAME, PublicName, check_word, encode, take_name, type_name
 from fltrust.tlog.taints import Taint
 from fltrust.tlog.trustevents import TrustEventEntry
@@ -183,11 +184,29 @@ class SealedRound:
         )
 
 
-Act = LogOpened | ParticipantCertificate | TrustEventEntry | EnrollmentRefused | SealedRound | Taint
+Act = (
+    LogOpened
+    | ParticipantCertificate
+    | TrustEventEntry
+    | EnrollmentRefused
+    | SealedRound
+    | Taint
+    | EnrollmentRequestEntry
+    | OperationEntry
+)
 
 ACTS: dict[str, type[Act]] = {
     act.kind: act
-    for act in (LogOpened, ParticipantCertificate, TrustEventEntry, EnrollmentRefused, SealedRound, Taint)
+    for act in (
+        LogOpened,
+        ParticipantCertificate,
+        TrustEventEntry,
+        EnrollmentRefused,
+        SealedRound,
+        Taint,
+        EnrollmentRequestEntry,
+        OperationEntry,
+    )
 }
 
 

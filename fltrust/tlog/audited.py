@@ -11,6 +11,7 @@ from cryptography import x509
 from fltrust import strictjson
 from fltrust.clock import to_rfc3339
 from fltrust.strictbase64 import from_base64
+from fltrust.tlog.approvals import EnrollmentRequestEntry, OperationEntry
 from fltrust.tlog.entries import (
     CertificateLeaf,
     EnrollmentRefused,
@@ -71,6 +72,22 @@ def words_of(entry: Entry) -> Words:
             return _statement(entry)
         case Taint():
             return _taint(entry)
+        case EnrollmentRequestEntry():
+            return Words(
+                entry.operator,
+                entry.name,
+                {"step": entry.step.value, "protocol": entry.protocol, **_decided(entry)},
+            )
+        case OperationEntry():
+            what = {"operation": str(entry.operation), "kind": entry.operation_kind}
+            return Words(entry.operator, None, {**what, "step": entry.step.value, **_decided(entry)})
+
+
+def _decided(entry: EnrollmentRequestEntry | OperationEntry) -> dict[str, object]:
+    found: dict[str, object] = {"approvals": f"{entry.count} of {entry.needed}"}
+    if entry.decision is not None:
+        found["decision"] = str(entry.decision)
+    return found
 
 
 def _event(entry: TrustEventEntry) -> Words:

@@ -82,6 +82,10 @@ class LogKind(StrEnum):
     STATEMENT = "statement"
     """A Rekor body: a model, the provenance of an aggregate, or a status, countersigned."""
     TAINT = "taint"
+    ENROLLMENT_REQUEST = "enrollment-request"
+    """One step of a request that operators decide."""
+    OPERATION = "operation"
+    """One step of a sensitive operation."""
 
 
 _REKOR_TYPES = {"hashedrekord": "0.0.2", "dsse": "0.0.1"}

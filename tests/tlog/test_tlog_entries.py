@@ -13,6 +13,7 @@ from log_world import DOMAIN, enrolled, sealed_round
 from fltrust import strictjson
 from fltrust.errors import InvalidInput, Malformed, Oversized
 from fltrust.identity import CaKeyId, Digest, Epoch, KeyId, Role, RunId, Serial
+from fltrust.tlog.approvals import EnrollmentRequestEntry, OperationEntry, OperationWord, RequestWord
 from fltrust.tlog.entries import (
     AuthorityChange,
     CertificateLeaf,
@@ -86,6 +87,30 @@ ONE_OF_EACH: dict[LogKind, Entry] = {
         aggregates=[TaintedAggregate(RunId(1), 2, DIGEST, True)],
         models=[TaintedModel("m", DIGEST, False)],
     )[0],
+    LogKind.ENROLLMENT_REQUEST: EnrollmentRequestEntry(
+        at=AT,
+        request=DIGEST,
+        step=RequestWord.APPROVED,
+        protocol="est",
+        evidence="join-token",
+        role=Role.DEVICE,
+        name=NAME,
+        operator=NAME,
+        decision=DIGEST,
+        count=1,
+        needed=2,
+    ),
+    LogKind.OPERATION: OperationEntry(
+        at=AT,
+        operation=DIGEST,
+        operation_kind="release-hold",
+        step=OperationWord.EXECUTED,
+        operator=NAME,
+        decision=DIGEST,
+        result=DIGEST,
+        count=2,
+        needed=2,
+    ),
 }
 
 
