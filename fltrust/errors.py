@@ -8,6 +8,7 @@
     │   ├── Unauthenticated     who are you?
     │   ├── PermissionDenied    not your call
     │   ├── TokenRefused        join token unknown, used, expired or cancelled
+    │   ├── EvidenceRefused     evidence of another kind: who vouches, for whom, when, or used before
     │   ├── CertificateRefused  path, time, profile or trust domain
     │   ├── Revoked             revoked or held, with the epoch that says so
     │   ├── SignatureInvalid
@@ -125,6 +126,12 @@ class TokenRefused(Refused):
     """``reason``: ``token-unknown``, ``token-used``, ``token-expired``, ``token-cancelled``."""
 
     default_reason = "token-unknown"
+
+
+class EvidenceRefused(Refused):
+    """``reason`` names what was wrong: ``token-audience``, ``token-used``, ``issuer-unknown``…"""
+
+    default_reason = "evidence-refused"
 
 
 class CertificateRefused(Refused):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fltrust.clock import Clock
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.counters import Counters
+from fltrust.coordinator.credentials import CredentialOffice
 from fltrust.coordinator.desks import open_desks
 from fltrust.coordinator.enroller import Enroller, record_of
 from fltrust.coordinator.ledger import Ledger
@@ -26,7 +27,7 @@ from fltrust.coordinator.session import Caller, Session
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.coordinator.tokens import TokenOffice
 from fltrust.enrollment.mackeys import MASTER_BYTES, MacKeys
-from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord
+from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
 from fltrust.enrollment.registration import CheckedRequest, JoinTokenChecker
 from fltrust.enrollment.types import Approval, Enrollment, EnrollRequest, Issued
 from fltrust.errors import Conflict, NotFound
@@ -54,6 +55,7 @@ class Authority:
     receipts; `use_identity` puts a renewed one in its place. The `notary` keeps the log's key, `names` says
     under which names participants stand in the log (left out: their SPIFFE IDs); both are for good, see
     `open_log`. `mac_keys` are shared with clients of other protocols (left out: for this object's life).
+    `checkers` judge other evidence than join tokens.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Authority:
         settings: AuthoritySettings,
         names: PublicNaming | None = None,
         mac_keys: MacKeys | None = None,
+        checkers: Sequence[EvidenceChecker] = (),
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         if ca.domain != settings.domain:
@@ -88,7 +91,10 @@ class Authority:
             sequencer=self.sequencer,
             ca=ca,
             settings=settings,
-            checkers=(JoinTokenChecker(),),
+            checkers=(JoinTokenChecker(), *checkers),
+        )
+        self.credentials = CredentialOffice(
+            ledger=self.ledger, settings=settings, mac_keys=self.mac_keys, entropy=entropy
         )
         self.tokens = TokenOffice(ledger=self.ledger, ca=ca, settings=settings, entropy=entropy)
         self.rounds = RoundDesk(

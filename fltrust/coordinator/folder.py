@@ -18,6 +18,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from fltrust.coordinator.evidence_settings import EvidenceSettings
+from fltrust.coordinator.protocol_settings import ProtocolSettings
 from fltrust.coordinator.settings import AuthoritySettings, WitnessSetting
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded, write_durably
@@ -44,6 +46,8 @@ _KEYS = {
     "public-names",
     "database",
     "lifetimes",
+    "evidence",
+    "protocols",
 }
 _PLAIN = re.compile(r"[^\x00-\x1f\"\\\x7f]*\Z")
 
@@ -74,6 +78,9 @@ class CoordinatorSettings:
     public_names: PublicNames = PublicNames.SPIFFE
     database: str | None = None
     lifetimes: dict[Role, timedelta] = field(default_factory=dict)
+    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
+    """Rules for tokens and certificates of others; written by hand."""
+    protocols: ProtocolSettings = field(default_factory=ProtocolSettings)
 
     def __post_init__(self) -> None:
         self.for_authority()  # bounds lifetimes
@@ -123,6 +130,7 @@ class CoordinatorSettings:
         if self.lifetimes:
             lines += ["", "[lifetimes]  # of certificates, in seconds"]
             lines += [f"{role} = {int(life.total_seconds())}" for role, life in self.lifetimes.items()]
+        lines += self.protocols.to_toml()
         for witness in self.witnesses:
             lines += ["", "[[witnesses]]", f'url = "{witness.url}"', f'vkey = "{witness.key}"']
         return "\n".join(lines) + "\n"
@@ -152,6 +160,8 @@ class CoordinatorSettings:
             public_names=_public_names(_text(found, "public-names")),
             database=_text(found, "database"),
             lifetimes=_lifetimes(found.get("lifetimes", {})),
+            evidence=EvidenceSettings.from_table(found.get("evidence", {})),
+            protocols=ProtocolSettings.from_table(found.get("protocols", {})),
         )
 
 

@@ -179,6 +179,7 @@ def _opened(
             notary=notary,
             names=_naming(folder, settings, issuing_passphrase),
             mac_keys=open_mac_keys(folder, passphrase=issuing_passphrase),
+            checkers=settings.evidence.checkers(folder, settings.domain, clock=clock),
             clock=clock,
             settings=settings.for_authority(),
         )

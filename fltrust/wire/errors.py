@@ -31,6 +31,7 @@ CODES: dict[type[FltrustError], grpc.StatusCode] = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.TokenRefused: grpc.StatusCode.PERMISSION_DENIED,
+    errors.EvidenceRefused: grpc.StatusCode.PERMISSION_DENIED,
     errors.CertificateRefused: grpc.StatusCode.UNAUTHENTICATED,
     errors.Revoked: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
