@@ -15,6 +15,7 @@ import grpc
 from fltrust.artifacts.ports import BlastRadius, EntryKind, RoundFacts, StepOfRun
 from fltrust.client.calls import Caller, ClientSettings, as_is
 from fltrust.client.channel import ChannelSource
+from fltrust.enrollment.mackeys import MacCredential, MacPurpose
 from fltrust.enrollment.token import decode_token
 from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
 from fltrust.errors import CoordinatorUnavailable
@@ -25,13 +26,14 @@ from fltrust.revocation.ports import RevocationTarget
 from fltrust.rounds.logged import LogEvidence
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord
 from fltrust.wire import artifacts as artifacts_codec
+from fltrust.wire import credentials as credentials_codec
 from fltrust.wire import enrollment as enrollment_codec
 from fltrust.wire import methods
 from fltrust.wire import rounds as rounds_codec
 from fltrust.wire import trust as trust_codec
 from fltrust.wire.artifacts import AuditQuery
 from fltrust.wire.errors import error_from_call
-from fltrust.wire.pb import artifacts_pb2, enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire.pb import artifacts_pb2, credentials_pb2, enrollment_pb2, rounds_pb2, trust_pb2
 from fltrust.wire.tls import TlsMaterial
 from fltrust.wire.values import parse, present
 
@@ -106,6 +108,24 @@ class CoordinatorClient:
             methods.CREATE_TOKEN, request, enrollment_pb2.CreateTokenResponse, is_idempotent=False
         )
         return decode_token(answer.token)
+
+    def create_credential(
+        self,
+        purpose: MacPurpose,
+        role: Role,
+        name: Name,
+        *,
+        ttl: timedelta,
+        replace: bool = False,
+        dns_names: tuple[str, ...] = (),
+    ) -> MacCredential:
+        request = credentials_codec.create_request_to_pb(
+            purpose, role, name, ttl=ttl, replace=replace, dns_names=dns_names
+        )
+        answer = self._caller.unary(
+            methods.CREATE_CREDENTIAL, request, credentials_pb2.CreateCredentialResponse, is_idempotent=False
+        )
+        return credentials_codec.credential_from_pb(answer)
 
     def list_tokens(self) -> tuple[TokenRecord, ...]:
         answer = self._caller.unary(

@@ -16,11 +16,12 @@ from fltrust.enrollment.token import encode_token
 from fltrust.identity import RunId
 from fltrust.revocation.events import TrustEvent
 from fltrust.wire import artifacts as artifacts_codec
+from fltrust.wire import credentials as credentials_codec
 from fltrust.wire import enrollment as enrollment_codec
 from fltrust.wire import methods
 from fltrust.wire import rounds as rounds_codec
 from fltrust.wire import trust as trust_codec
-from fltrust.wire.pb import artifacts_pb2, enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire.pb import artifacts_pb2, credentials_pb2, enrollment_pb2, rounds_pb2, trust_pb2
 from fltrust.wire.values import MAX_MESSAGE
 
 
@@ -62,6 +63,12 @@ def _create_token(session: Session, request: enrollment_pb2.CreateTokenRequest) 
     role, name, ttl, replace = enrollment_codec.create_token_request_from_pb(request)
     token = session.create_token(role, name, ttl=ttl, replace=replace)
     return enrollment_pb2.CreateTokenResponse(token=encode_token(token))
+
+
+def _create_credential(session: Session, request: credentials_pb2.CreateCredentialRequest) -> Message:
+    purpose, role, name, ttl, replace, dns_names = credentials_codec.create_request_from_pb(request)
+    made = session.create_credential(purpose, role, name, ttl=ttl, replace=replace, dns_names=dns_names)
+    return credentials_codec.credential_to_pb(made)
 
 
 def _list_tokens(session: Session, _request: enrollment_pb2.ListTokensRequest) -> Message:
@@ -179,6 +186,9 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
         ),
         methods.GET_BUNDLE: Unary(trust_pb2.GetBundleRequest, _get_bundle),
         methods.CREATE_TOKEN: Unary(enrollment_pb2.CreateTokenRequest, _create_token, is_write=True),
+        methods.CREATE_CREDENTIAL: Unary(
+            credentials_pb2.CreateCredentialRequest, _create_credential, is_write=True
+        ),
         methods.LIST_TOKENS: Unary(enrollment_pb2.ListTokensRequest, _list_tokens),
         methods.CANCEL_TOKEN: Unary(enrollment_pb2.CancelTokenRequest, _cancel_token, is_write=True),
         methods.LIST_PARTICIPANTS: Unary(enrollment_pb2.ListParticipantsRequest, _list_participants),

@@ -28,6 +28,7 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/fltrust.v1.TokenService/CreateToken": _OPERATOR,
         "/fltrust.v1.TokenService/ListTokens": _OPERATOR,
         "/fltrust.v1.TokenService/CancelToken": _OPERATOR,
+        "/fltrust.v1.CredentialService/CreateCredential": _OPERATOR,
         "/fltrust.v1.RevocationService/Revoke": _OPERATOR,
         "/fltrust.v1.RevocationService/Hold": _OPERATOR,
         "/fltrust.v1.RevocationService/Release": _OPERATOR,

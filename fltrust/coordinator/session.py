@@ -14,6 +14,7 @@ from fltrust.clock import to_rfc3339
 from fltrust.coordinator import standing
 from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.permissions import check_permission
+from fltrust.enrollment.mackeys import MacCredential, MacPurpose
 from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
 from fltrust.errors import CertificateRefused, Malformed, Refusal
 from fltrust.identity import Digest, Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
@@ -82,6 +83,27 @@ class Session:
                 SpiffeId(self._caller.spiffe_id.domain, role, name),
                 ttl=ttl,
                 replace=replace,
+                caller=self._caller.certificate,
+            )
+
+    def create_credential(
+        self,
+        purpose: MacPurpose,
+        role: Role,
+        name: Name,
+        *,
+        ttl: timedelta,
+        replace: bool = False,
+        dns_names: tuple[str, ...] = (),
+    ) -> MacCredential:
+        """Make a single-use credential of a protocol that shares a key with the client (ACME, CMP)."""
+        with self._allowed("CredentialService/CreateCredential"):
+            return self._authority.credentials.create(
+                purpose,
+                SpiffeId(self._caller.spiffe_id.domain, role, name),
+                ttl=ttl,
+                replace=replace,
+                dns_names=dns_names,
                 caller=self._caller.certificate,
             )
 

@@ -8,6 +8,8 @@ enroll nobody. Whoever holds the master can make every such key.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -31,6 +33,18 @@ class MacPurpose(StrEnum):
 
     ACME = "acme"
     CMP = "cmp"
+
+
+@dataclass(frozen=True, slots=True)
+class MacCredential:
+    """A credential as it is handed out, once: its id is public, its key is not, and is kept nowhere."""
+
+    credential_id: str
+    key: bytes
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"MacCredential(credential_id={self.credential_id!r}, key=…)"
 
 
 class MacKeys:

@@ -10,6 +10,7 @@ WATCH = "/fltrust.v1.TrustService/Watch"
 CREATE_TOKEN = "/fltrust.v1.TokenService/CreateToken"  # noqa: S105 - the name of a method
 LIST_TOKENS = "/fltrust.v1.TokenService/ListTokens"
 CANCEL_TOKEN = "/fltrust.v1.TokenService/CancelToken"  # noqa: S105
+CREATE_CREDENTIAL = "/fltrust.v1.CredentialService/CreateCredential"
 LIST_PARTICIPANTS = "/fltrust.v1.ParticipantService/ListParticipants"
 GET_PARTICIPANT = "/fltrust.v1.ParticipantService/GetParticipant"
 REVOKE = "/fltrust.v1.RevocationService/Revoke"
