@@ -142,9 +142,9 @@ def generate_key(uri: KmsUri, *, client: Any = None) -> KmsUri:
 
 
 def destroy_key(uri: KmsUri, *, client: Any = None) -> datetime | None:
-    """Have KMS destroy the key; returns when it will be gone (it waits for seven days), None if it is not there.
+    """Have KMS destroy the key, which cannot sign from now on.
 
-    It cannot sign from now on.
+    Returns when it will be gone, since KMS waits for seven days; None if it is not there.
     """
     kms = client or client_of(uri)
     try:

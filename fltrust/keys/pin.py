@@ -1,4 +1,4 @@
-"""Where the PIN or password of a key lies: in a private file or in the environment, never in the key's URI."""
+"""Where the PIN of a key lies: in a private file or in the environment, never in the key's URI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def check_pin_source(source: str) -> None:
 def find_pin(source: str | None) -> str | None:
     """The PIN from `source`, else from the file that ``FLTRUST_KEY_PIN_FILE`` names; None where neither is.
 
-    `Refused`: ``pin-missing`` where a source holds none; ``key-file-exposed`` for a file that others may read.
+    `Refused`: ``pin-missing`` where a source holds none, ``key-file-exposed`` for a file that others may
+    read.
     """
     if source is None and (name := os.environ.get(PIN_FILE_VARIABLE)):
         source = f"file:{name}"
@@ -53,8 +54,8 @@ def pin_in_uri() -> Refused:
     return Refused(
         "expected no PIN in the URI of a key, got one",
         reason="pin-in-uri",
-        hint="write it to a private file and name that: pin-source=file:/path; change the PIN, since it may be "
-        "in a log or a shell's history by now",
+        hint="write it to a private file and name that: pin-source=file:/path; change the PIN, since it may "
+        "be in a log or a shell's history by now",
     )
 
 

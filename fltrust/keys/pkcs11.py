@@ -1,33 +1,24 @@
 """Keys in a PKCS#11 token: an HSM, a smart card, SoftHSM. Extra: ``pkcs11``.
 
-In one process a module is loaded once, a token is logged in to once, and one lock surrounds every call into
-the module: many modules are not safe for threads, whatever they say. A session that is lost is opened again,
-once; a PIN that was refused is not tried again, since a token locks after a few.
+Sessions, login and the one lock are `fltrust.keys.pkcs11_module`'s.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
-import pkcs11
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
-from pkcs11 import exceptions as refusals
 
-from fltrust.errors import Conflict, FltrustError, Malformed, NotFound, Refused, Unavailable
+from fltrust.errors import Conflict, Malformed, NotFound, Refused, Unavailable
 from fltrust.keys.hardware import HardwareNoteSigner, HardwareSigner
+from fltrust.keys.pkcs11_module import Module, run, token_words
 from fltrust.keys.pkcs11_uri import Pkcs11Uri
-
-T = TypeVar("T")
 
 _P256 = bytes.fromhex("06082a8648ce3d030107")
 _ED25519 = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
@@ -43,164 +34,18 @@ _MANAGED = "fltrust"
 """What the label of every key begins with that this process may make and destroy on its own."""
 
 
-@dataclass(slots=True)
-class _Token:
-    """A token that this process uses: its sessions, and the PIN that it refused."""
-
-    session: Any = None
-    refused_pin: str | None = field(default=None, repr=False)
-
-
-class _Module:
-    """One PKCS#11 library in this process; its lock surrounds every call into it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.lock = threading.RLock()
-        self._pid = os.getpid()
-        self._tokens: dict[
-            str, _Token
-        ] = {}  # by serial: however a URI names a token, it is logged in to once
-        self._named: dict[str, _Token] = {}  # by what URIs say of it
-        try:
-            self._library = pkcs11.lib(path)
-        except (refusals.PKCS11Error, RuntimeError, OSError):
-            raise Unavailable(
-                f"expected a PKCS#11 module at {path}, it does not load",
-                reason="key-unavailable",
-                hint="is the HSM's client installed, and its service running?",
-            ) from None
-
-    def session(self, uri: Pkcs11Uri) -> Any:
-        """A session on the URI's token, logged in. Hold the lock."""
-        if self._pid != os.getpid():  # a child inherits handles that are not its own
-            self._library.reinitialize()
-            self._tokens, self._named, self._pid = {}, {}, os.getpid()
-        name = str(uri.with_key(object=None, id=None))
-        held = self._named.get(name)
-        if held is None or held.session is None:
-            token = self._token_of(uri)
-            held = self._tokens.setdefault(bytes(token.serial).hex() + token.label, _Token())
-            self._named[name] = held
-            if held.session is None:
-                held.session = self._log_in(token, held, uri)
-        return held.session
-
-    def writing_session(self, uri: Pkcs11Uri) -> Any:
-        """A second session, that may change the token; the login of the first holds for it. Hold the lock."""
-        self.session(uri)
-        return self._token_of(uri).open(rw=True)
-
-    def forget(self) -> None:
-        """Drop every session, as they are no longer good. Hold the lock."""
-        for held in self._tokens.values():
-            session, held.session = held.session, None
-            if session is not None:
-                try:
-                    session.close()
-                except refusals.PKCS11Error:
-                    continue
-
-    def restart(self) -> None:
-        """Drop every session, and let the module look at its slots anew. Hold the lock."""
-        self.forget()
-        self._library.reinitialize()
-
-    def _token_of(self, uri: Pkcs11Uri) -> Any:
-        found = [
-            token
-            for slot in self._library.get_slots(token_present=True)
-            if _is_of(token := slot.get_token(), uri)
-        ]
-        if len(found) != 1:
-            raise NotFound(
-                f"expected one token of {_without_key(uri)}, found {len(found) or 'none'}",
-                reason="key-gone",
-                hint="is it plugged in? a 'serial' tells two of one label apart",
-            )
-        return found[0]
-
-    def _log_in(self, token: Any, held: _Token, uri: Pkcs11Uri) -> Any:
-        pin = uri.read_pin()
-        if pin == held.refused_pin:
-            raise _pin_refused(uri, "was refused before and is not tried again")
-        try:
-            return token.open(user_pin=pin)
-        except refusals.UserAlreadyLoggedIn:  # by another library in this process
-            return token.open()
-        except (refusals.PinIncorrect, refusals.PinInvalid, refusals.PinLenRange):
-            held.refused_pin = pin
-            raise _pin_refused(uri, "is not the token's") from None
-        except (refusals.PinLocked, refusals.PinExpired, refusals.UserPinNotInitialized) as error:
-            raise Refused(
-                f"expected {_without_key(uri)} to take a PIN, it does not ({type(error).__name__})",
-                reason="pin-locked",
-                hint="its security officer sets a new PIN",
-            ) from None
-
-
-_modules: dict[str, _Module] = {}
-_modules_lock = threading.Lock()
-
-
-def _module_of(uri: Pkcs11Uri) -> _Module:
-    path = uri.module()
-    with _modules_lock:
-        module = _modules.get(path)
-        if module is None:
-            module = _modules[path] = _Module(path)
-        return module
-
-
-def close_sessions() -> None:
-    """Log out of every token. Signers stay: the next signature logs in again."""
-    with _modules_lock:
-        modules = tuple(_modules.values())
-    for module in modules:
-        with module.lock:
-            module.forget()
-
-
-def _run(uri: Pkcs11Uri, work: Callable[[_Module], T]) -> T:
-    """Do `work` under the module's lock; where the module refuses, once more after a new start.
-
-    1. A refusal of ours (no such key, wrong PIN) stands.
-    2. Any refusal by the module may be a lost session: sessions are dropped, the slots looked at anew.
-    3. A second refusal is `Unavailable` (``key-unavailable``), with the module's word for it.
-    """
-    module = _module_of(uri)
-    with module.lock:
-        try:
-            return work(module)
-        except FltrustError:  # 1
-            raise
-        except refusals.PKCS11Error:  # 2
-            pass
-        try:
-            module.restart()
-            return work(module)
-        except refusals.PKCS11Error as error:  # 3
-            module.forget()
-            raise Unavailable(
-                f"expected {uri.object or 'the key'} in {_without_key(uri)} to answer, "
-                f"it does not ({type(error).__name__})",
-                reason="key-unavailable",
-                hint="is the HSM reachable, and does it hold the key still?",
-            ) from None
-
-
 def open_signer(uri: Pkcs11Uri) -> HardwareSigner:
     """Open a P-256 key in a token; it signs once, on trial, before it is returned.
 
     Refused: a key that is not there or not the only one of its label and id (`NotFound`, ``key-gone``;
-    `Conflict`, ``key-ambiguous``), one that could leave the token (`Refused`, ``key-extractable``), of another
-    kind (`Malformed`), without its public half; a PIN that is missing, wrong or locked.
+    `Conflict`, ``key-ambiguous``), one that could leave the token (`Refused`, ``key-extractable``), of
+    another kind (`Malformed`), without its public half; a PIN that is missing, wrong or locked.
     """
-    point = _run(uri, lambda module: _public_point(module.session(uri), uri, KeyType.EC))
+    point = run(uri, lambda module: _public_point(module.session(uri), uri, KeyType.EC))
     try:
         public_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
     except (ValueError, UnsupportedAlgorithm):
-        raise Malformed(f"expected a P-256 key in {_without_key(uri)}, found something else") from None
+        raise Malformed(f"expected a P-256 key in {token_words(uri)}, found something else") from None
 
     key = _Key(uri, KeyType.EC)
 
@@ -216,11 +61,11 @@ def open_signer(uri: Pkcs11Uri) -> HardwareSigner:
 
 def open_note_signer(uri: Pkcs11Uri) -> HardwareNoteSigner:
     """Open an Ed25519 key in a token, as `open_signer`: CKM_EDDSA, which not every token has."""
-    point = _run(uri, lambda module: _public_point(module.session(uri), uri, KeyType.EC_EDWARDS))
+    point = run(uri, lambda module: _public_point(module.session(uri), uri, KeyType.EC_EDWARDS))
     try:
         public_key = Ed25519PublicKey.from_public_bytes(point)
     except ValueError:
-        raise Malformed(f"expected an Ed25519 key in {_without_key(uri)}, found something else") from None
+        raise Malformed(f"expected an Ed25519 key in {token_words(uri)}, found something else") from None
     signer = HardwareNoteSigner(public_key, _Key(uri, KeyType.EC_EDWARDS).sign, where=str(uri))
     signer.try_out()
     return signer
@@ -235,14 +80,14 @@ def generate_key(uri: Pkcs11Uri, *, ed25519: bool = False) -> Pkcs11Uri:
         raise Malformed("expected 'object' in the URI of a key to make: the label that it shall have")
     named = uri.with_key(object=uri.object, id=uri.id or secrets.token_bytes(16))
 
-    def work(module: _Module) -> None:
+    def work(module: Module) -> None:
         with module.writing_session(uri) as session:
             taken = uri.with_key(object=uri.object, id=None)
             if _find(session, taken, ObjectClass.PRIVATE_KEY) or _find(
                 session, named, ObjectClass.PUBLIC_KEY
             ):
                 raise Conflict(
-                    f"expected no key {uri.object!r} in {_without_key(uri)}, found one",
+                    f"expected no key {uri.object!r} in {token_words(uri)}, found one",
                     reason="key-exists",
                     hint="choose another label, or destroy it first",
                 )
@@ -257,7 +102,7 @@ def generate_key(uri: Pkcs11Uri, *, ed25519: bool = False) -> Pkcs11Uri:
                 private_template=_PRIVATE,
             )
 
-    _run(uri, work)
+    run(uri, work)
     return named
 
 
@@ -269,7 +114,7 @@ def destroy_key(uri: Pkcs11Uri) -> bool:
     if not uri.names_a_key:
         raise Malformed("expected 'object' or 'id' in the URI of the key to destroy")
 
-    def work(module: _Module) -> bool:
+    def work(module: Module) -> bool:
         with module.writing_session(uri) as session:
             private = _find(session, uri, ObjectClass.PRIVATE_KEY)
             if len(private) > 1:
@@ -278,13 +123,13 @@ def destroy_key(uri: Pkcs11Uri) -> bool:
                 key.destroy()
             return bool(private)
 
-    return _run(uri, work)
+    return run(uri, work)
 
 
 def list_keys(uri: Pkcs11Uri, *, prefix: str = _MANAGED) -> tuple[Pkcs11Uri, ...]:
     """The private keys in the URI's token whose label begins with `prefix`."""
 
-    def work(module: _Module) -> tuple[Pkcs11Uri, ...]:
+    def work(module: Module) -> tuple[Pkcs11Uri, ...]:
         keys = module.session(uri).get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
         return tuple(
             uri.with_key(object=key.label, id=bytes(key.id) or None)
@@ -292,7 +137,7 @@ def list_keys(uri: Pkcs11Uri, *, prefix: str = _MANAGED) -> tuple[Pkcs11Uri, ...
             if key.label.startswith(prefix)
         )
 
-    return _run(uri, work)
+    return run(uri, work)
 
 
 class _Key:
@@ -306,7 +151,7 @@ class _Key:
 
     def sign(self, data: bytes) -> bytes:
         """The raw signature, of 64 bytes: over a digest with ECDSA, over the data itself with EdDSA."""
-        signature = _run(self._uri, lambda module: self._sign(module.session(self._uri), data))
+        signature = run(self._uri, lambda module: self._sign(module.session(self._uri), data))
         if len(signature) != 64:
             raise Unavailable(
                 f"expected a signature of 64 bytes from the token, got {len(signature)}",
@@ -336,7 +181,7 @@ def _private_key(session: Any, uri: Pkcs11Uri, kind: KeyType) -> Any:
     found = _find(session, uri, ObjectClass.PRIVATE_KEY)
     if not found:
         raise NotFound(
-            f"expected a private key {_key_words(uri)} in {_without_key(uri)}, found none",
+            f"expected a private key {_key_words(uri)} in {token_words(uri)}, found none",
             reason="key-gone",
             hint="fltrust keys list shows what is there",
         )
@@ -372,37 +217,14 @@ def _public_point(session: Any, uri: Pkcs11Uri, kind: KeyType) -> bytes:
     return point[2:] if len(point) in (67, 34) and point[0] == 0x04 and point[1] == len(point) - 2 else point
 
 
-def _is_of(token: Any, uri: Pkcs11Uri) -> bool:
-    serial = bytes(token.serial).decode("utf-8", "replace").strip()
-    found = {
-        "token": str(token.label).strip(),
-        "serial": serial,
-        "manufacturer": str(token.manufacturer_id).strip(),
-        "model": str(token.model).strip(),
-    }
-    return all(getattr(uri, name) in (None, value) for name, value in found.items())
-
-
 def _key_words(uri: Pkcs11Uri) -> str:
     words = [repr(uri.object)] if uri.object is not None else []
     return " ".join([*words, *([f"id {uri.id.hex()}"] if uri.id is not None else [])])
 
 
-def _without_key(uri: Pkcs11Uri) -> str:
-    return f"token {uri.token or uri.serial!r}"
-
-
 def _ambiguous(uri: Pkcs11Uri, count: int) -> Conflict:
     return Conflict(
-        f"expected one private key {_key_words(uri)} in {_without_key(uri)}, found {count}",
+        f"expected one private key {_key_words(uri)} in {token_words(uri)}, found {count}",
         reason="key-ambiguous",
         hint="name it by 'id' and 'object' both",
-    )
-
-
-def _pin_refused(uri: Pkcs11Uri, why: str) -> Refused:
-    return Refused(
-        f"expected the PIN of {_without_key(uri)}, the one given {why}",
-        reason="pin-wrong",
-        hint="correct it where pin-source says, before you try again: a token locks after a few",
     )

@@ -1,10 +1,10 @@
 """PKCS#11 URIs (RFC 7512): which token, which key, through which module, and where its PIN lies.
 
-    pkcs11:token=hospital;object=issuing;id=%01?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/run/pin
+    pkcs11:token=hospital;object=issuing;id=%01?module-path=/usr/lib/hsm.so&pin-source=file:/run/pin
 
-What is understood: ``token``, ``serial``, ``manufacturer``, ``model`` choose the token; ``object``, ``id`` and
-``type=private`` the key; ``module-path`` the library and ``pin-source`` (``file:/path`` or ``env:NAME``, the
-second our own) the PIN. Everything else is refused: an attribute that is ignored would choose another key
+What is understood: ``token``, ``serial``, ``manufacturer``, ``model`` choose the token; ``object``, ``id``
+and ``type=private`` the key; ``module-path`` the library and ``pin-source`` (``file:/path``, or our own
+``env:NAME``) the PIN. Everything else is refused: an attribute that is ignored would choose another key
 than was meant. ``pin-value`` is refused and never repeated: a URI ends up in settings, logs and shells.
 """
 

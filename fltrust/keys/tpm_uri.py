@@ -3,9 +3,9 @@
     tpm:file=/var/lib/fltrust/issuing.tpm;pin-source=file:/run/password;tcti=device:/dev/tpmrm0
     tpm:handle=0x81010001
 
-A key lies in a file that only its own TPM can load (``TSS2 PRIVATE KEY``, what tpm2-openssl reads, too), or in
-the TPM under a persistent handle. `tcti` says how the TPM is reached; left out, ``FLTRUST_TPM_TCTI`` does, else
-it is ``device:/dev/tpmrm0``. `pin_source` is where the key's password lies, if it has one.
+A key lies in a file that only its own TPM can load (``TSS2 PRIVATE KEY``, what tpm2-openssl reads, too), or
+in the TPM under a persistent handle. `tcti` says how the TPM is reached; left out, ``FLTRUST_TPM_TCTI`` does,
+else it is ``device:/dev/tpmrm0``. `pin_source` is where the key's password lies, if it has one.
 """
 
 from __future__ import annotations
