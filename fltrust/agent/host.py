@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from fltrust.agent.aggregator import AggregatorCore
 from fltrust.agent.credentials import Credentials, CredentialStore
@@ -47,6 +47,9 @@ from fltrust.revocation.ports import TrustFeed
 from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import ReachPolicy, TrustView
 
+if TYPE_CHECKING:
+    from fltrust.agent.workloads import WorkloadKeeper
+
 _log = logging.getLogger("fltrust.agent")
 
 _POLL = 0.2
@@ -56,6 +59,8 @@ class Coordinator(AggregatorUpstream, TrustFeed, Protocol):
     """What an agent asks of the coordinator; `CoordinatorClient` is one."""
 
     def renew(self, csr_der: bytes) -> Issued: ...
+
+    def certify_workload(self, csr_der: bytes) -> Issued: ...
 
     def close(self) -> None: ...
 
@@ -77,13 +82,15 @@ class AgentHost:
         policy: ReachPolicy | None = None,
         socket_path: Path | None = None,
         allowed_uids: Collection[int] | None = None,
+        workload_socket: Path | None = None,
         on_revoked: Callable[[Revoked], None] | None = None,
         rng: random.Random | None = None,
         events: EventLog | None = None,
         connect: Callable[[AgentState, CredentialStore], Coordinator] | None = None,
     ) -> None:
         """Read the state; nothing runs yet. `policy` says how old the trust view may be;
-        `allowed_uids` may use the socket (by default this process's own uid alone). Raises
+        `allowed_uids` may use the socket (by default this process's own uid alone). At `workload_socket`
+        the SPIFFE Workload API and SDS are served; None serves them to nobody. Raises
         `NotFound`, `CertificateRefused` for an expired certificate, or what `AgentState.open` does."""
         self._clock = clock or SystemClock()
         self._state = AgentState.open(state_dir, passphrase=passphrase)
@@ -103,6 +110,8 @@ class AgentHost:
         self._core: ParticipantCore | AggregatorCore | None = None
         self._follower: TrustFollower | None = None
         self._renewer: Renewer | None = None
+        self._workload_socket = workload_socket
+        self._workload: WorkloadKeeper | None = None
         self._stack = ExitStack()
 
     def start(self) -> None:
@@ -124,6 +133,8 @@ class AgentHost:
                 rng=self._rng,
             )
             stack.callback(self._follower.stop)
+            if self._workload_socket is not None:
+                self._serve_workload(self._workload_socket, coordinator, stack)
             server.start()
             self._follower.start()
             self._renewer.start()
@@ -231,6 +242,17 @@ class AgentHost:
         stack.callback(server.stop)
         return server
 
+    def _serve_workload(self, path: Path, coordinator: Coordinator, stack: ExitStack) -> None:
+        from fltrust.agent.workloads import WorkloadKeeper, WorkloadServer  # few agents need them
+
+        keeper = WorkloadKeeper(self._store, coordinator, view=self._view, clock=self._clock, rng=self._rng)
+        self._workload = keeper
+        server = WorkloadServer(path, keeper)
+        server.start()
+        stack.callback(server.stop)
+        keeper.start()
+        stack.callback(keeper.stop)  # first, so that every call has ended when the server stops
+
     def _participant(self, stack: ExitStack) -> ParticipantCore:
         node_key = self._state.load_node_key().key_id
         if node_key != self._state.record.node_key:
@@ -288,6 +310,8 @@ class AgentHost:
             self._revoked = error
         if self._core is not None:
             self._core.halt(error)
+        if self._workload is not None:
+            self._workload.halt(error)
         _log.error("this agent signs nothing any more: %s", error)
         self._events.emit("agent-revoked", identity=str(self.spiffe_id), reason=error.reason)
         if self._on_revoked is not None:

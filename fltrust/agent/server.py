@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import socket
-import stat
 import struct
 import threading
 from collections.abc import Collection, Mapping
@@ -20,9 +19,9 @@ from pathlib import Path
 from fltrust.agent.counters import RefusalCounter
 from fltrust.agent.feedlog import FeedLog
 from fltrust.agent.handlers import FOLLOW, Handler, frame_limit
+from fltrust.agent.sockets import prepare_folder, remove_stale
 from fltrust.errors import (
     AgentUnavailable,
-    Conflict,
     FltrustError,
     LimitExceeded,
     PermissionDenied,
@@ -94,8 +93,8 @@ class AgentServer:
                 hint="run the agent on Linux",
             )
         shared = bool(self._allowed - {os.geteuid()})
-        _prepare_folder(self.path.parent, shared=shared)  # 1
-        _remove_stale(self.path)
+        prepare_folder(self.path.parent, shared=shared)  # 1
+        remove_stale(self.path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(str(self.path))
@@ -224,49 +223,6 @@ class AgentServer:
         with contextlib.suppress(OSError, FltrustError):
             send(connection, pb.AgentResponse(error=agent_error_to_pb(error)), limit=self._limit)
             connection.shutdown(socket.SHUT_WR)
-
-
-def _prepare_folder(folder: Path, *, shared: bool) -> None:
-    """Make the socket's folder ours: 0700, or 0711 where other users are to reach the socket."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise StorageUnavailable(
-                f"expected {folder} to be a folder of uid {os.geteuid()}, found one of uid {found.st_uid}",
-                hint="remove it, or choose another path for the socket",
-            )
-        folder.chmod(0o711 if shared else 0o700)
-    except OSError as error:
-        raise StorageUnavailable(f"could not prepare {folder}: {error.strerror or error}") from error
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove the socket of a process that is gone; refuse anything else that has the name."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise Conflict(f"expected nothing or a socket at {path}, found something else", hint="remove it")
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    probe.settimeout(1.0)
-    try:
-        probe.connect(str(path))
-    except ConnectionRefusedError:
-        path.unlink(missing_ok=True)
-    except OSError:
-        raise _lives(path) from None  # e.g. its backlog is full: it lives
-    else:
-        raise _lives(path)
-    finally:
-        probe.close()
-
-
-def _lives(path: Path) -> Conflict:
-    return Conflict(
-        f"expected no other agent on {path}, one is running", hint="stop it first; one identity has one agent"
-    )
 
 
 def _is_closed(connection: socket.socket) -> bool:

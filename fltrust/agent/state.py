@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from fltrust.agent.sockets import MAX_SOCKET_PATH
 from fltrust.enrollment.homes import HOME_VARIABLE, default_home, find_state, list_states, state_folder
 from fltrust.enrollment.private import (
     PASSPHRASE_FILE_VARIABLE,
@@ -31,15 +32,12 @@ __all__ = [
     "state_folder",
 ]
 
-_MAX_SOCKET_PATH = 100
-"""`sun_path` holds 108 bytes on Linux and 104 elsewhere."""
-
 
 def socket_path_of(folder: Path, *, shared: bool = False) -> Path:
     """Where the socket of the agent on `folder` lies: in there, or in a folder of its own under the
     system's temporary one, where that path is too long for a socket or other users may use it (`shared`)."""
     near = folder.absolute() / "run" / "agent.sock"
-    if not shared and len(os.fsencode(near)) <= _MAX_SOCKET_PATH:
+    if not shared and len(os.fsencode(near)) <= MAX_SOCKET_PATH:
         return near
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"fltrust-{os.geteuid()}-{name}" / "agent.sock"

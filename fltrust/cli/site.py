@@ -26,6 +26,15 @@ Unreachable = Annotated[
         help="When the coordinator is out of reach: stop at --stale-after, at 20 times that, or never."
     ),
 ]
+WorkloadApi = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="SOCKET",
+        help="Serve the SPIFFE Workload API and Envoy's SDS on a unix socket at this path, to your own user "
+        "alone: who may open it gets a certificate of this site's workload, with its key.",
+        show_default=False,
+    ),
+]
 StaleAfter = Annotated[str, typer.Option(help="How old the view of the trust feed may be, e.g. 30s.")]
 
 
@@ -87,6 +96,7 @@ def supernode(
         list[int] | None,
         typer.Option(help="A uid that may use the agent's socket beside your own, e.g. the ClientApp's."),
     ] = None,
+    workload_api: WorkloadApi = None,
     unreachable: Unreachable = ReachMode.HARD_FAIL,
     stale_after: StaleAfter = "30s",
 ) -> None:
@@ -105,6 +115,7 @@ def supernode(
         passphrase=passphrase_from_environment(),
         policy=_reach(unreachable, stale_after),
         allowed_uids=None if not allow_uid else _with_own_uid(allow_uid),
+        workload_socket=workload_api,
     )
     expected = (
         None if aggregator is None else SpiffeId(host.spiffe_id.domain, Role.AGGREGATOR, Name(aggregator))
@@ -129,6 +140,7 @@ def superlink(
         list[int] | None,
         typer.Option(help="A uid that may use Control and Runtime beside your own, e.g. for 'flwr run'."),
     ] = None,
+    workload_api: WorkloadApi = None,
     unreachable: Unreachable = ReachMode.HARD_FAIL,
     stale_after: StaleAfter = "30s",
 ) -> None:
@@ -153,6 +165,7 @@ def superlink(
         state or find_state(Role.AGGREGATOR),
         passphrase=passphrase_from_environment(),
         policy=_reach(unreachable, stale_after),
+        workload_socket=workload_api,
     )
     with host:
         host.wait_ready(_READY_SECONDS)
