@@ -91,12 +91,11 @@ class IssuedSerial:
 
 @dataclass(frozen=True, slots=True)
 class CrlProgress:
-    """How far a CA's CRLs are, durably: the last number given out, and when its last two scheduled complete
-    CRLs were made (None before there were any)."""
+    """How far a CA's CRLs are, durably: the last number given out, and as of when its last scheduled complete
+    CRL was made (None before there was one)."""
 
     number: int = 0
     scheduled_at: datetime | None = None
-    scheduled_before: datetime | None = None
 
 
 class StatusStore(Protocol):

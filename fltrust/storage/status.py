@@ -98,7 +98,7 @@ class Statuses:
         ).one_or_none()
         if row is None:
             return CrlProgress()
-        return CrlProgress(row.number, row.scheduled_at, row.scheduled_before)
+        return CrlProgress(row.number, row.scheduled_at)
 
     def next_number(self, issuer: CaKeyId) -> int:
         number = self.progress(issuer).number + 1
@@ -112,9 +112,7 @@ class Statuses:
 
     def note_scheduled(self, issuer: CaKeyId, at: datetime) -> None:
         self._connection.execute(
-            update(crl_progress)
-            .where(crl_progress.c.issuer == issuer)
-            .values(scheduled_before=crl_progress.c.scheduled_at, scheduled_at=at)
+            update(crl_progress).where(crl_progress.c.issuer == issuer).values(scheduled_at=at)
         )
 
     def _issued(self, which: ColumnElement[bool]) -> Iterator[IssuedSerial]:

@@ -37,5 +37,4 @@ crl_progress = Table(
     Column("issuer", _CA_KEY, primary_key=True),
     Column("number", BigInteger, nullable=False),
     Column("scheduled_at", Timestamp),
-    Column("scheduled_before", Timestamp),
 )

@@ -79,7 +79,8 @@ def _requests() -> None:
         sa.Column("decided_at", sa.String(length=32), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("serial", sa.String(length=40), nullable=True),
-        sa.Column("log_index", sa.BigInteger(), nullable=True),
+        sa.Column("log_size", sa.BigInteger(), nullable=True),
+        sa.Column("issuer", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("request_id"),
     )
     op.create_index("requests_by_state", "requests", ["state", "request_id"], unique=False)
@@ -161,7 +162,6 @@ def _statuses() -> None:
         sa.Column("issuer", sa.String(length=40), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("scheduled_at", sa.String(length=32), nullable=True),
-        sa.Column("scheduled_before", sa.String(length=32), nullable=True),
         sa.PrimaryKeyConstraint("issuer"),
     )
 
