@@ -126,11 +126,7 @@ class CaNames:
     def __init__(self, certificate: x509.Certificate) -> None:
         name, key = certificate.subject.public_bytes(), _key_bits(certificate)
         self._digests: Mapping[x509.ObjectIdentifier, tuple[bytes, bytes]] = {
-            oid: (
-                digest(certificate.subject.public_bytes()).digest(),
-                digest(_key_bits(certificate)).digest(),
-            )
-            for oid, digest in _HASHES.items()
+            oid: (digest(name).digest(), digest(key).digest()) for oid, digest in _HASHES.items()
         }
 
     def is_meant_by(self, cert_id: rfc6960.CertId) -> bool:
