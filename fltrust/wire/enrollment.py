@@ -7,6 +7,8 @@ from datetime import timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fltrust.enrollment.jwt import MAX_TOKEN as MAX_OIDC
+from fltrust.enrollment.oidc import OidcEvidence
 from fltrust.enrollment.token import SECRET_BYTES
 from fltrust.enrollment.types import (
     Enrollment,
@@ -17,6 +19,9 @@ from fltrust.enrollment.types import (
     TokenRecord,
     TokenStatus,
 )
+from fltrust.enrollment.x509_evidence import MAX_CHAIN as MAX_EVIDENCE_CHAIN
+from fltrust.enrollment.x509_evidence import MAX_PROOF as MAX_EVIDENCE_PROOF
+from fltrust.enrollment.x509_evidence import X509Evidence
 from fltrust.errors import Malformed
 from fltrust.identity import Name, Role, Serial, SpiffeId, TrustDomain
 from fltrust.pki.bundle import MAX_ROOTS, make_bundle
@@ -71,6 +76,11 @@ def enroll_request_to_pb(request: EnrollRequest) -> pb.EnrollRequest:
     match request.evidence:
         case JoinTokenEvidence(secret):
             message.join_token.secret = secret
+        case OidcEvidence(token):
+            message.oidc.token = token
+        case X509Evidence(chain, proof):
+            message.x509.chain.extend(chain)
+            message.x509.proof = proof
         case _:
             raise missing("evidence of a kind that crosses the wire")
     return message
@@ -93,6 +103,17 @@ def _evidence(message: pb.EnrollRequest) -> Evidence:
             if len(secret) != SECRET_BYTES:
                 raise Malformed(f"expected a token's secret of {SECRET_BYTES} bytes, got {len(secret)}")
             return JoinTokenEvidence(secret)
+        case "oidc":
+            if not message.oidc.token:
+                raise Malformed("expected a token of an OpenID Connect issuer, got nothing")
+            return OidcEvidence(text_within(message.oidc.token, limit=MAX_OIDC, what="a token"))
+        case "x509":
+            at_most(message.x509.chain, MAX_EVIDENCE_CHAIN, what="certificates in a chain")
+            chain = tuple(
+                bounded(der, limit=MAX_CERTIFICATE, what="a certificate") for der in message.x509.chain
+            )
+            proof = bounded(message.x509.proof, limit=MAX_EVIDENCE_PROOF, what="a proof of possession")
+            return X509Evidence(chain, proof)
         case _:
             raise missing("evidence in the request to enroll")
 

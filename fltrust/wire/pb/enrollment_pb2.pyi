@@ -10,16 +10,34 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrollRequest(_message.Message):
-    __slots__ = ("csr", "node_key", "node_key_proof", "join_token")
+    __slots__ = ("csr", "node_key", "node_key_proof", "join_token", "oidc", "x509")
     CSR_FIELD_NUMBER: _ClassVar[int]
     NODE_KEY_FIELD_NUMBER: _ClassVar[int]
     NODE_KEY_PROOF_FIELD_NUMBER: _ClassVar[int]
     JOIN_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OIDC_FIELD_NUMBER: _ClassVar[int]
+    X509_FIELD_NUMBER: _ClassVar[int]
     csr: bytes
     node_key: bytes
     node_key_proof: bytes
     join_token: JoinTokenEvidence
-    def __init__(self, csr: _Optional[bytes] = ..., node_key: _Optional[bytes] = ..., node_key_proof: _Optional[bytes] = ..., join_token: _Optional[_Union[JoinTokenEvidence, _Mapping]] = ...) -> None: ...
+    oidc: OidcEvidence
+    x509: X509Evidence
+    def __init__(self, csr: _Optional[bytes] = ..., node_key: _Optional[bytes] = ..., node_key_proof: _Optional[bytes] = ..., join_token: _Optional[_Union[JoinTokenEvidence, _Mapping]] = ..., oidc: _Optional[_Union[OidcEvidence, _Mapping]] = ..., x509: _Optional[_Union[X509Evidence, _Mapping]] = ...) -> None: ...
+
+class OidcEvidence(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class X509Evidence(_message.Message):
+    __slots__ = ("chain", "proof")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    chain: _containers.RepeatedScalarFieldContainer[bytes]
+    proof: bytes
+    def __init__(self, chain: _Optional[_Iterable[bytes]] = ..., proof: _Optional[bytes] = ...) -> None: ...
 
 class JoinTokenEvidence(_message.Message):
     __slots__ = ("secret",)
