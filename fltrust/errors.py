@@ -58,6 +58,8 @@ class Refusal(StrEnum):
     CERTIFICATE_EXPIRED = "certificate-expired"
     CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
     UNKNOWN_IDENTITY = "unknown-identity"
+    UNKNOWN_CERTIFICATE = "unknown-certificate"
+    ISSUER_REVOKED = "issuer-revoked"
     REVOKED = "revoked"
     HELD = "held"
     WRONG_DOMAIN = "wrong-domain"
@@ -135,7 +137,7 @@ class EvidenceRefused(Refused):
 
 
 class CertificateRefused(Refused):
-    """``reason`` is one of the ``certificate-*``, ``wrong-*`` or ``unknown-identity`` refusals."""
+    """``reason`` is one of the ``certificate-*``, ``wrong-*``, ``unknown-*`` or ``issuer-revoked``."""
 
     default_reason = Refusal.CERTIFICATE_PATH.value
 
@@ -230,6 +232,20 @@ class ApprovalPending(Unavailable):
     """The request was taken and waits for operators. `request_id` names it; ask again with the same key."""
 
     default_reason = "approval-pending"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        request_id: str = "",
+        retry_after: float = 5.0,
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.request_id = request_id
+        self.retry_after = retry_after
+        """Seconds."""
 
 
 class StorageUnavailable(Unavailable):

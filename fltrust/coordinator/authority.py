@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
 from fltrust.coordinator.ca import CurrentCa
+from fltrust.coordinator.certificate_record import CertificateRecords
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.credentials import CredentialOffice
 from fltrust.coordinator.desks import open_desks
@@ -77,6 +78,7 @@ class Authority:
             raise Conflict(f"expected a CA of {settings.domain}, got one of {ca.domain}")
         store.claim(settings.domain)
         self.ca = ca
+        self._records = CertificateRecords()
         self._clock = clock
         self.settings = settings
         self.mac_keys = mac_keys or MacKeys(entropy(MASTER_BYTES))
@@ -133,9 +135,16 @@ class Authority:
         """What this caller may do. Cheap; every call on it is decided afresh."""
         return Session(self, caller)
 
-    def judge(self, certificate: VerifiedCertificate) -> None:
-        """Raise unless the holder of this certificate stands well at the present epoch."""
-        self.ledger.judge(certificate)
+    def judge(self, certificate: VerifiedCertificate, *, to_renew: bool = False) -> None:
+        """Raise unless this certificate was issued here and its holder stands well at the present epoch.
+
+        `to_renew`: the certificate of a CA that was revoked since is good enough to ask for one of
+        the CA in force, since it is on record.
+        """
+        self.ledger.judge(certificate, is_on_record=to_renew)
+        if not self._records.knows(certificate):
+            with self.ledger.reading() as tx:
+                self._records.check(certificate, tx)
 
     def events(self, after: Epoch, limit: int, *, reader: SpiffeId | None) -> tuple[TrustEvent, ...]:
         """At most `limit` (and 1,000) events after an epoch, from the table, as `reader` may read them.

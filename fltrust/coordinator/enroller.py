@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fltrust.coordinator.ca import CurrentCa
+from fltrust.coordinator.certificate_record import check_on_record
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.logbook import token_subject
 from fltrust.coordinator.sequencer import Sequencer
@@ -171,7 +172,9 @@ class Enroller:
         key = KeyId.of_spki(spki_der(public_key))
 
         def issue(work: Work) -> Issued:
-            work.state.judge(asked_by)
+            # One's own next certificate may be asked for under a CA that was revoked since: see `judge`.
+            work.state.judge(asked_by, is_on_record=asked_by.spiffe_id == who)
+            check_on_record(asked_by, work.tx)
             refuse_used_key(key, who, certificates=work.tx.certificates)
             if work.tx.certificates.count_unexpired_of(who, now=work.now) >= MAX_LIVE_CERTIFICATES:
                 raise LimitExceeded(

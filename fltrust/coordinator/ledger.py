@@ -150,10 +150,10 @@ class Ledger:
     def now(self) -> datetime:
         return self._clock.now()
 
-    def judge(self, certificate: VerifiedCertificate) -> None:
+    def judge(self, certificate: VerifiedCertificate, *, is_on_record: bool = False) -> None:
         """`TrustState.judge` at the present epoch."""
         with self._present() as state:
-            state.judge(certificate)
+            state.judge(certificate, is_on_record=is_on_record)
 
     def identities(self) -> Mapping[SpiffeId, IdentityState]:
         """How every enrolled identity stands at the present epoch."""

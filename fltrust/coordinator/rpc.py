@@ -209,12 +209,12 @@ class Mutual:
         self.rates.take(str(caller.spiffe_id))  # 2
         if method is not None:
             check_permission(caller.spiffe_id, method)  # 3
-        await self._judge(caller)  # 4
+        await self._judge(caller, to_renew=method == methods.RENEW)  # 4
         return caller
 
-    async def _judge(self, caller: Caller) -> None:
-        authority = self.common.authority
-        await self.common.reads.run(lambda: authority.judge(caller.certificate), urgency=Urgency.NOW)
+    async def _judge(self, caller: Caller, *, to_renew: bool = False) -> None:
+        judge = partial(self.common.authority.judge, caller.certificate, to_renew=to_renew)
+        await self.common.reads.run(judge, urgency=Urgency.NOW)
 
     def _unary(self, name: str, method: table.Unary) -> Behaviour:
         common = self.common

@@ -240,7 +240,7 @@ class Session:
     @contextmanager
     def _allowed(self, method: str) -> Iterator[None]:
         with self._authority.counters.refusals():
-            self._check_caller()
+            self._check_caller(to_renew=method == "EnrollmentService/Renew")
             check_permission(self._caller.spiffe_id, f"/fltrust.v1.{method}")
             yield
 
@@ -253,7 +253,7 @@ class Session:
                 return
             yield item
 
-    def _check_caller(self) -> None:
+    def _check_caller(self, *, to_renew: bool = False) -> None:
         certificate = self._caller.certificate
         if self._authority.now() > certificate.not_after:
             raise CertificateRefused(
@@ -261,7 +261,7 @@ class Session:
                 reason=Refusal.CERTIFICATE_EXPIRED,
                 hint="renew before it runs out; after that, join again with a new token",
             )
-        self._authority.judge(certificate)
+        self._authority.judge(certificate, to_renew=to_renew)
 
     def _change(
         self,

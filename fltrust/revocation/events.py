@@ -1,8 +1,8 @@
 """Trust events: the one gapless sequence that everything about standing is written in.
 
 Every change of who is trusted takes the next epoch: enrollment, revocation, hold,
-release, the opening and closing of a run, and a change of the CAs themselves. A watcher that has applied epochs
-1…n knows exactly what the coordinator knew at n.
+release, the opening and closing of a run, and a change of the CAs themselves. A
+watcher that has applied epochs 1…n knows exactly what the coordinator knew at n.
 """
 
 from __future__ import annotations

@@ -84,10 +84,12 @@ class TrustState:
                 pass
         self.epoch = event.epoch
 
-    def judge(self, certificate: VerifiedCertificate) -> None:
+    def judge(self, certificate: VerifiedCertificate, *, is_on_record: bool = False) -> None:
         """Raise unless the holder of this certificate stands well at `epoch`.
 
-        1. Whoever a revoked CA vouches for is refused, the coordinator included.
+        1. Whoever a revoked CA vouches for is refused (``issuer-revoked``), the coordinator included;
+           unless the caller found this very certificate on record (`is_on_record`), so that it does
+           not rest on the CA's word.
         2. The coordinator's own identity is known by its path alone.
         3. An identity that was never enrolled is refused (unknown is no).
         4. A revoked or held identity is refused.
@@ -95,11 +97,11 @@ class TrustState:
            identity was enrolled anew.
         """
         who = certificate.spiffe_id
-        for issuer in certificate.issuers:  # 1
+        for issuer in () if is_on_record else certificate.issuers:  # 1
             if issuer in self._barred_issuers:
-                raise Revoked(
+                raise CertificateRefused(
                     f"the CA {issuer} that vouches for {who} is revoked as of epoch {self.epoch}",
-                    reason=Refusal.REVOKED,
+                    reason=Refusal.ISSUER_REVOKED,
                     hint="get a certificate of the CA in force: an agent does so by itself",
                 )
         if who.role is Role.COORDINATOR:  # 2

@@ -11,10 +11,12 @@ from pathlib import Path
 import grpc
 import pytest
 import raw_http2
+from cryptography import x509
 from server_world import DOMAIN, Authorities, Person, ServedWorld, served
 
 from fltrust.client import Credentials
 from fltrust.client.channel import coordinator_of, open_bootstrap_channel, open_channel
+from fltrust.coordinator.enroller import record_of
 from fltrust.coordinator.permissions import BOOTSTRAP_METHODS, METHODS
 from fltrust.errors import (
     CertificateRefused,
@@ -26,8 +28,13 @@ from fltrust.errors import (
     Unauthenticated,
 )
 from fltrust.identity import Name, Role, SpiffeId, TrustDomain
+from fltrust.keys import generate
+from fltrust.pki import create_csr
+from fltrust.pki.leaf import ca_key_id
+from fltrust.revocation.events import EventKind
 from fltrust.wire import methods
 from fltrust.wire.errors import error_from_call
+from fltrust.wire.pb.enrollment_pb2 import RenewRequest
 
 COORDINATOR = coordinator_of(DOMAIN)
 ANSWERED_MANY_TIMES = {methods.WATCH, methods.FIND_LINEAGE, methods.AUDIT}
@@ -162,6 +169,8 @@ def test_a_certificate_that_runs_out_on_a_live_channel_is_refused(world: ServedW
     who = world.join("gate-short").spiffe_id
     # The handshake takes place while it is valid; afterwards the same connection is refused.
     short = world.ca.credentials(who, lifetime=timedelta(seconds=5))
+    with world.authority.ledger.writing() as work:
+        work.add_certificate(record_of(x509.load_pem_x509_certificate(short.chain_pem), who))
     end = world.clock.now() + timedelta(seconds=6)
     with world.channel(short) as channel:
         call(channel, methods.GET_BUNDLE)
@@ -283,3 +292,36 @@ def outcome(channel: grpc.Channel, method: str) -> str:
     except FltrustError as error:
         return error.message
     return "ok"
+
+
+def test_a_certificate_that_is_not_on_record_is_refused_though_the_ca_signed_it(world: ServedWorld) -> None:
+    who = world.join("gate-minted").spiffe_id
+    with world.channel(world.ca.credentials(who)) as channel:
+        for method in (methods.GET_BUNDLE, methods.RENEW):
+            with pytest.raises(CertificateRefused) as caught:
+                call(channel, method)
+            assert caught.value.reason == "unknown-certificate"
+
+
+def test_under_a_revoked_ca_nothing_goes_but_renewal_with_the_certificate_on_record() -> None:
+    world = ServedWorld("sqlite://")
+    site = world.join("gate-orphan")
+    minted = world.ca.credentials(site.spiffe_id)
+    issuer = ca_key_id(world.ca.issuer.certificate.public_key())
+    with world.authority.ledger.writing() as work:
+        work.emit(
+            EventKind.ISSUER_REVOKED,
+            actor=world.operator.spiffe_id,
+            domain=world.ca.bundle.domain,
+            issuer=issuer,
+        )
+    try:
+        with pytest.raises(CertificateRefused) as caught:
+            site.client.get_bundle()
+        assert caught.value.reason == "issuer-revoked"
+        assert site.client.renew(create_csr(generate())).spiffe_id == site.spiffe_id
+        with world.channel(minted) as channel, pytest.raises(CertificateRefused) as caught:
+            call(channel, methods.RENEW, RenewRequest(csr=create_csr(generate())).SerializeToString())
+        assert caught.value.reason == "unknown-certificate"
+    finally:
+        world.close()

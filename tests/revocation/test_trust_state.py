@@ -154,12 +154,12 @@ CA_REVOKED = event(
 
 @pytest.mark.parametrize("who", [ALICE, COORDINATOR])
 def test_nobody_that_a_revoked_ca_vouches_for_is_believed_the_coordinator_least_of_all(who: SpiffeId) -> None:
-    with pytest.raises(Revoked, match="CA"):
+    with pytest.raises(CertificateRefused, match="CA"):
         state_of(ENROLLED, CA_REVOKED).judge(certificate(who))
 
 
 def test_a_ca_stays_revoked_when_those_under_it_are_enrolled_anew() -> None:
-    with pytest.raises(Revoked):
+    with pytest.raises(CertificateRefused):
         state_of(ENROLLED, CA_REVOKED, ENROLLED).judge(certificate(ALICE))
 
 
@@ -168,7 +168,7 @@ def test_a_certificate_of_another_ca_stands_well_when_one_is_revoked() -> None:
 
 
 def test_a_revoked_ca_anywhere_on_the_path_is_enough() -> None:
-    with pytest.raises(Revoked):
+    with pytest.raises(CertificateRefused):
         state_of(ENROLLED, CA_REVOKED).judge(replace(certificate(ALICE), issuers=(CaKeyId("0b" * 20), CA)))
 
 
@@ -176,3 +176,9 @@ def test_a_changed_bundle_changes_nobodys_standing() -> None:
     state_of(ENROLLED, event(EventKind.BUNDLE_CHANGED, None, domain=ALICE.domain, sequence=2)).judge(
         certificate(ALICE)
     )
+
+
+def test_a_certificate_found_on_record_does_not_rest_on_the_word_of_its_ca() -> None:
+    state_of(ENROLLED, CA_REVOKED).judge(certificate(ALICE), is_on_record=True)
+    with pytest.raises(Revoked):
+        state_of(ENROLLED, CA_REVOKED, REVOKED).judge(certificate(ALICE), is_on_record=True)
