@@ -20,6 +20,7 @@ from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.logbook import Logbook, certificate_subject
 from fltrust.coordinator.notary import NotaryKeys
 from fltrust.coordinator.opening import open_log
+from fltrust.coordinator.operations import Operations
 from fltrust.coordinator.ports import Store
 from fltrust.coordinator.public_names import PublicNaming
 from fltrust.coordinator.rounds import RoundDesk, SigningIdentity
@@ -30,7 +31,7 @@ from fltrust.coordinator.tokens import TokenOffice
 from fltrust.enrollment.mackeys import MASTER_BYTES, MacKeys
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
 from fltrust.enrollment.registration import CheckedRequest, JoinTokenChecker
-from fltrust.enrollment.types import Approval, Enrollment, EnrollRequest, Issued
+from fltrust.enrollment.types import Approval, Enrollment, EnrollRequest, Issued, Pending
 from fltrust.errors import Conflict, NotFound
 from fltrust.identity import Epoch, Name, Role, SpiffeId
 from fltrust.keys.file import FileSigner, generate
@@ -94,6 +95,10 @@ class Authority:
             ca=ca,
             settings=settings,
             checkers=(JoinTokenChecker(), *checkers),
+            entropy=entropy,
+        )
+        self.operations = Operations(
+            ledger=self.ledger, ca=ca, domain=settings.domain, policy=settings.approvals
         )
         self.credentials = CredentialOffice(
             ledger=self.ledger, settings=settings, mac_keys=self.mac_keys, entropy=entropy
@@ -130,6 +135,16 @@ class Authority:
         """Spend the evidence and issue; see `Enroller.enroll`. What is refused leaves it unspent."""
         with self.counters.refusals():
             return self.enroller.enroll(request)
+
+    def submit(self, request: EnrollRequest) -> Issued | Pending:
+        """Take a request in, from any protocol; see `Enroller.submit`."""
+        with self.counters.refusals():
+            return self.enroller.submit(request)
+
+    def collect(self, request_id: str, csr_der: bytes) -> Issued | Pending:
+        """What became of a request; see `Enroller.collect`."""
+        with self.counters.refusals():
+            return self.enroller.collect(request_id, csr_der)
 
     def session(self, caller: Caller) -> Session:
         """What this caller may do. Cheap; every call on it is decided afresh."""

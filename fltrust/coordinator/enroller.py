@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -13,9 +15,12 @@ from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.certificate_record import check_on_record
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.logbook import token_subject
+from fltrust.coordinator.requests import RequestDesk, check_manual, checked_again
 from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.coordinator.workloads import unexpired_with_workload
+from fltrust.enrollment.approvals import MANUAL
+from fltrust.enrollment.dns_names import check_dns_names
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
 from fltrust.enrollment.registration import (
     CheckedRequest,
@@ -25,9 +30,25 @@ from fltrust.enrollment.registration import (
     examine,
     refuse_used_key,
 )
+from fltrust.enrollment.requests import Request
 from fltrust.enrollment.token import hash_of
-from fltrust.enrollment.types import Approval, EnrollRequest, Issued, JoinTokenEvidence, Pending
-from fltrust.errors import Conflict, FltrustError, LimitExceeded, NotFound, Refused
+from fltrust.enrollment.types import (
+    Approval,
+    EnrollRequest,
+    Evidence,
+    Issued,
+    JoinTokenEvidence,
+    ManualEvidence,
+    Pending,
+)
+from fltrust.errors import (
+    ApprovalPending,
+    Conflict,
+    FltrustError,
+    LimitExceeded,
+    Refused,
+    RequestDenied,
+)
 from fltrust.identity import KeyId, Serial, SpiffeId
 from fltrust.keys.openssh import spki_der
 from fltrust.pki.csr import parse_csr
@@ -47,6 +68,14 @@ MAX_REFUSALS = 16
 """Logged refusals of one join token: whoever holds a spent one cannot fill the log with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Collected:
+    """A certificate that a request is owed, new or once more."""
+
+    request_id: str
+    issued: Issued
+
+
 class Enroller:
     """Issues certificates to enrolled identities, and to nobody else."""
 
@@ -58,52 +87,132 @@ class Enroller:
         ca: CurrentCa,
         settings: AuthoritySettings,
         checkers: Sequence[EvidenceChecker],
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._ledger = ledger
         self._sequencer = sequencer
         self._ca = ca
         self._settings = settings
         self._checkers = checkers
+        self.requests = RequestDesk(
+            ledger=ledger, policy=settings.approvals, check=self._check, entropy=entropy
+        )
 
     def submit(self, request: EnrollRequest) -> Issued | Pending:
         """Take a request in: issue at once where the policy asks for no approval, else keep it for operators.
 
         The one way in, for every protocol. Whoever is told `Pending` asks again with `collect`.
-        """
-        return self.enroll(request)
-
-    def collect(self, request_id: str, csr_der: bytes) -> Issued | Pending:
-        """What became of a pending request, for whoever holds its key (the same `csr_der` again).
-
-        `RequestDenied` once it was denied or expired; `NotFound` for an id or a key that is not known.
-        """
-        raise NotFound(f"no request {request_id[:40]!r} for this key ({len(csr_der)} bytes) is known here")
-
-    def enroll(self, request: EnrollRequest) -> Issued:
-        """Enroll by evidence. What is refused leaves the evidence unspent.
-
-        A refusal with a join token that is known here is logged, `MAX_REFUSALS` times for each token.
+        What is refused leaves the evidence unspent; a refusal with a join token that is known here is logged,
+        `MAX_REFUSALS` times for each token.
 
         1. The request's signatures are checked before the store is asked anything (`check_request`), and
            so is evidence that needs no record (`examine`).
-        2. The evidence is spent and earns a name and a role.
-        3. `admit_enrollment` decides.
-        4. The certificate is issued, and everything is written in one transaction.
+        2. A request that is there already, for this key with this evidence, is resumed.
+        3. The evidence is spent and earns a name and a role; where there is none, operators decide those.
+        4. `admit_enrollment` decides.
+        5. Where no operator is needed, the certificate is issued. Everything is written in one transaction.
         """
         # 1.
         checked = check_request(request)
+        is_manual = isinstance(request.evidence, ManualEvidence)
         try:
-            evidence = examine(request, checkers=self._checkers, now=self._ledger.now())
+            if is_manual:
+                check_manual(self.requests.policy)
+                evidence: Evidence = request.evidence
+            else:
+                evidence = examine(request, checkers=self._checkers, now=self._ledger.now())
             with self._ledger.writing() as work:
                 # 2.
-                approval, kind = approve(
-                    evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
-                )
-                # 3. and 4.
-                return self.admit(approval, checked, work, evidence=kind)
+                known = self.requests.find(request, checked, work)
+                if known is not None:
+                    outcome = self._resume(known, work)
+                elif isinstance(evidence, ManualEvidence):
+                    claims = {"note": evidence.note} if evidence.note else {}
+                    outcome = self.requests.keep(request, checked, None, work, evidence=MANUAL, claims=claims)
+                else:
+                    # 3.
+                    approval, kind = approve(
+                        evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
+                    )
+                    # 4. and 5.
+                    if self.requests.policy.needed(approval, evidence=kind, protocol=request.protocol):
+                        self._check(approval, checked, work)
+                        outcome = self.requests.keep(request, checked, approval, work, evidence=kind)
+                    else:
+                        outcome = self.admit(approval, checked, work, evidence=kind)
         except (Refused, Conflict) as refusal:
             self._log_refusal(request, refusal.reason)
             raise
+        return self._hand_over(outcome)
+
+    def collect(self, request_id: str, csr_der: bytes) -> Issued | Pending:
+        """What became of a pending request, for whoever holds its key: a CSR of the same key again.
+
+        One that was approved is issued now; one that was issued is handed out once more, as long as its
+        certificate lasts. `RequestDenied` once it was denied or expired; `NotFound` for an id or a key that
+        is not known.
+        """
+        public_key = parse_csr(csr_der)
+        checked = CheckedRequest(public_key, KeyId.of_spki(spki_der(public_key)), None)
+        with self._ledger.writing() as work:
+            known = self.requests.collected(request_id, checked, work)
+            outcome = self._resume(known, work)
+        return self._hand_over(outcome)
+
+    def _resume(self, known: Request, work: Work) -> Issued | Pending | RequestDenied | _Collected:
+        found = self.requests.resume(known, work)
+        if not isinstance(found, Request):
+            return found
+        if found.serial is None and found.approval is not None:
+            issued = self.admit(found.approval, checked_again(found), work, evidence=found.evidence)
+            self.requests.issued(found, issued, work)
+            return _Collected(found.request_id, issued)
+        return _Collected(found.request_id, self._issued_before(found, work))
+
+    def _issued_before(self, found: Request, work: Work) -> Issued:
+        record = None if found.serial is None else work.tx.certificates.by_serial(found.serial)
+        if record is None or found.issuer_der is None or record.not_after <= work.now:
+            raise RequestDenied(
+                "the certificate of this request has run out",
+                reason="request-expired",
+                hint="ask anew, with a new key",
+            )
+        return Issued(record.spiffe_id, (record.der, found.issuer_der), self._ca.bundle)
+
+    def _hand_over(self, outcome: Issued | Pending | RequestDenied | _Collected) -> Issued | Pending:
+        """After the commit: a refusal is raised, and what is handed over is written down as delivered."""
+        if isinstance(outcome, RequestDenied):
+            raise outcome
+        if not isinstance(outcome, _Collected):
+            return outcome
+        request_id = outcome.request_id
+        with suppress(FltrustError):  # if that fails, it is delivered all the same
+            self._sequencer.run(lambda work: self.requests.deliver(request_id, work))
+        return outcome.issued
+
+    def _check(self, approval: Approval, checked: CheckedRequest, work: Work) -> None:
+        """Raise where an approved request could not be issued as things stand."""
+        self._admissible(approval, checked, work)
+
+    def enroll(self, request: EnrollRequest) -> Issued:
+        """As `submit`, for a caller who cannot wait: `ApprovalPending` where operators have to decide."""
+        outcome = self.submit(request)
+        if isinstance(outcome, Pending):
+            raise pending_error(outcome)
+        return outcome
+
+    def _admissible(self, approval: Approval, checked: CheckedRequest, work: Work) -> SpiffeId:
+        """The identity, if an approval may enroll it as things stand; see `admit_enrollment`."""
+        who = admit_enrollment(
+            approval,
+            checked,
+            domain=self._settings.domain,
+            standing=work.state.identities.get(SpiffeId(self._settings.domain, approval.role, approval.name)),
+            enrollments=work.tx.enrollments,
+            certificates=work.tx.certificates,
+        )
+        check_dns_names(who.role, approval.dns_names, profiles=self._settings.profiles)
+        return who
 
     def _log_refusal(self, request: EnrollRequest, reason: str) -> None:
         """Write down that a known token was shown in vain. If that fails, the refusal stands all the same."""
@@ -129,19 +238,20 @@ class Enroller:
         """Enroll under an approval that is already given, inside the caller's transaction."""
         name = SpiffeId(self._settings.domain, approval.role, approval.name)
         standing = work.state.identities.get(name)
-        who = admit_enrollment(
-            approval,
-            checked,
-            domain=self._settings.domain,
-            standing=standing,
-            enrollments=work.tx.enrollments,
-            certificates=work.tx.certificates,
-        )
+        who = self._admissible(approval, checked, work)
         if standing is not None and standing.standing is Standing.ACTIVE:
             self._supersede(who, work, actor=approval.granted_by)
-        issued = self._issue(who, checked.public_key, work)
+        issued = self._issue(who, checked.public_key, work, dns_names=approval.dns_names)
         work.tx.enrollments.put(
-            EnrolledRecord(who, work.now, approval.granted_by, evidence, checked.node_key)
+            EnrolledRecord(
+                who,
+                work.now,
+                approval.granted_by,
+                evidence,
+                checked.node_key,
+                approval.dns_names,
+                approval.claims,
+            )
         )
         work.emit(
             EventKind.ENROLLED,
@@ -200,14 +310,40 @@ class Enroller:
             reason=RevocationReason.SUPERSEDED,
         )
 
-    def _issue(self, who: SpiffeId, public_key: EllipticCurvePublicKey, work: Work) -> Issued:
+    def _issue(
+        self,
+        who: SpiffeId,
+        public_key: EllipticCurvePublicKey,
+        work: Work,
+        *,
+        dns_names: Sequence[str] | None = None,
+    ) -> Issued:
         # Names from the record, the key from the request.
-        draft = Draft.of(who, public_key, now=work.now, lifetime=self._settings.lifetime_of(who.role))
+        if dns_names is None:
+            dns_names = self._dns_names_of(who, work)
+        lifetime = self._settings.lifetime_of(who.role)
+        draft = Draft.of(who, public_key, now=work.now, lifetime=lifetime, dns_names=dns_names)
         ca = self._ca.now
         leaf = ca.issuer.redeem(draft)
         work.add_certificate(record_of(leaf, who))
         chain = (leaf.public_bytes(Encoding.DER), ca.issuer.certificate.public_bytes(Encoding.DER))
         return Issued(who, chain, ca.bundle)
+
+    def _dns_names_of(self, who: SpiffeId, work: Work) -> Sequence[str]:
+        if not self._settings.profiles.leaves[who.role].max_dns_names:
+            return ()
+        record = work.tx.enrollments.get(who)
+        return () if record is None else record.dns_names
+
+
+def pending_error(pending: Pending) -> ApprovalPending:
+    """The error that says that operators have yet to decide."""
+    return ApprovalPending(
+        "the request was taken and waits for operators to approve it",
+        hint="ask again later, with the same key",
+        request_id=pending.request_id,
+        retry_after=pending.retry_after.total_seconds(),
+    )
 
 
 def record_of(leaf: x509.Certificate, who: SpiffeId) -> CertificateRecord:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.errors import Malformed
 from fltrust.identity import Role, TrustDomain
 from fltrust.pki.profiles import Profiles, builtin
@@ -40,6 +41,8 @@ class AuthoritySettings:
     lifetimes: Mapping[Role, timedelta] = field(default_factory=dict)
     profiles: Profiles = field(default_factory=builtin)
     """What is issued keeps to these: the built-in profiles, or an operator's narrower ones."""
+    approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
+    """How many operators approve what."""
     max_token_ttl: timedelta = timedelta(days=7)
     heartbeat: timedelta = timedelta(seconds=5)
     """How often an idle watch is told that there is nothing new."""

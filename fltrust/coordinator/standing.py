@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fltrust.coordinator.ledger import Work
+from fltrust.coordinator.requests import drop_requests
 from fltrust.coordinator.workloads import unexpired_with_workload
 from fltrust.enrollment.ports import CertificateRecord
 from fltrust.errors import Conflict, Malformed, NotFound
@@ -70,6 +71,7 @@ def revoke(
         reason = known.reason or reason
     if subject.whole and subject.who.name is not None:
         work.tx.tokens.cancel_all_for(subject.who.role, subject.who.name, now=work.now)
+        drop_requests(subject.who.role, subject.who.name, work)
     return _emit(
         subject, work, EventKind.REVOKED, actor=actor, reason=reason, compromised_since=compromised_since
     )

@@ -13,7 +13,7 @@ final. An approval that no longer counts, since its operator was revoked, reopen
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -109,8 +109,12 @@ class Request:
     reason: str | None = None
     """Why it was denied."""
     serial: Serial | None = None
-    log_index: int | None = None
-    """Where the log has its certificate."""
+    log_size: int | None = None
+    """A log of so many entries has its certificate."""
+    issuer_der: bytes | None = None
+    """The CA that issued it."""
+    claims: Mapping[str, str] = field(default_factory=dict)
+    """What the evidence says of who asks; a manual request says it of itself, and nobody checked it."""
 
     def state_at(self, now: datetime) -> RequestState:
         """The state, which time alone may have ended."""
@@ -150,8 +154,8 @@ class RequestStore(Protocol):
         """Requests that are issued or delivered, whose certificate is in a log of `size` entries."""
         ...
 
-    def count_open(self, now: datetime, *, source: str | None = None) -> int:
-        """How many may still be issued at `now`, in all or from one source."""
+    def count_open(self, now: datetime, *, evidence: str, source: str | None = None) -> int:
+        """How many with this kind of evidence may still be issued at `now`, in all or from one source."""
         ...
 
     def decide(self, request_id: str, decision: Decision) -> None:

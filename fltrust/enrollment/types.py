@@ -12,8 +12,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from fltrust.errors import Malformed
 from fltrust.identity import Digest, Name, Role, SpiffeId
 from fltrust.pki.types import TrustBundle
+
+MAX_NOTE = 200
+"""Characters of what a request without evidence says of itself."""
 
 
 class EnrollmentProtocol(StrEnum):
@@ -63,6 +67,20 @@ class JoinTokenEvidence:
 
     def __repr__(self) -> str:
         return "JoinTokenEvidence(secret=…)"
+
+
+@dataclass(frozen=True, slots=True)
+class ManualEvidence:
+    """No evidence at all: operators decide who it is, by what they know of the key. `note` is unchecked."""
+
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.note) > MAX_NOTE or not (self.note.isprintable() or not self.note):
+            raise Malformed(f"expected a note of at most {MAX_NOTE} printable characters")
+
+    def binding(self) -> bytes:
+        return b"manual\x00" + self.note.encode()
 
 
 class Evidence(Protocol):

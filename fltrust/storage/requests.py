@@ -86,12 +86,14 @@ class Requests:
     def unpublished(self, size: int, *, limit: int = 256) -> tuple[Request, ...]:
         table = tables.requests
         return self._all(
-            select(table).where(table.c.state.in_(_CERTIFIED), table.c.log_index < size).limit(limit)
+            select(table).where(table.c.state.in_(_CERTIFIED), table.c.log_size <= size).limit(limit)
         )
 
-    def count_open(self, now: datetime, *, source: str | None = None) -> int:
+    def count_open(self, now: datetime, *, evidence: str, source: str | None = None) -> int:
         table = tables.requests
-        query = select(func.count()).where(table.c.state.in_(_OPEN), table.c.expires_at > now)
+        query = select(func.count()).where(
+            table.c.state.in_(_OPEN), table.c.evidence == evidence, table.c.expires_at > now
+        )
         if source is not None:
             query = query.where(table.c.source == source)
         return self._connection.execute(query).scalar_one()
@@ -151,18 +153,19 @@ def _changing(request: Request) -> dict[str, object]:
         "dns_names": json.dumps([] if approval is None else list(approval.dns_names)),
         "replace": approval is not None and approval.replace,
         "granted_by": None if approval is None else text_of(approval.granted_by),
-        "claims": json.dumps({} if approval is None else dict(approval.claims), sort_keys=True),
+        "claims": json.dumps(dict(request.claims), sort_keys=True),
         "needed": request.needed,
         "expires_at": request.expires_at,
         "decided_at": request.decided_at,
         "reason": request.reason,
         "serial": None if request.serial is None else request.serial.hex,
-        "log_index": request.log_index,
+        "log_size": request.log_size,
+        "issuer": request.issuer_der,
     }
 
 
 def _request(row: Row[Any]) -> Request:
-    approval = None
+    approval, claims = None, json.loads(row.claims)
     if row.role is not None:
         approval = Approval(
             role=Role(row.role),
@@ -170,7 +173,7 @@ def _request(row: Row[Any]) -> Request:
             replace=row.replace,
             granted_by=parse_id(row.granted_by),
             dns_names=tuple(json.loads(row.dns_names)),
-            claims=json.loads(row.claims),
+            claims=claims,
         )
     return Request(
         request_id=row.request_id,
@@ -189,5 +192,7 @@ def _request(row: Row[Any]) -> Request:
         decided_at=row.decided_at,
         reason=row.reason,
         serial=None if row.serial is None else Serial.parse(row.serial),
-        log_index=row.log_index,
+        log_size=row.log_size,
+        issuer_der=row.issuer,
+        claims=claims,
     )

@@ -25,6 +25,7 @@ def upgrade() -> None:
     _operations()
     _spent_evidence()
     _statuses()
+    _acme()
 
 
 def _events() -> None:
@@ -175,3 +176,63 @@ def _name_issuers() -> None:
     if named:
         changed = sa.update(table).where(table.c.serial == sa.bindparam("which"))
         connection.execute(changed.values(issuer=sa.bindparam("by")), named)
+
+
+def _acme() -> None:
+    op.create_table(
+        "acme_accounts",
+        sa.Column("account_id", sa.String(length=32), nullable=False),
+        sa.Column("server", sa.String(length=63), nullable=False),
+        sa.Column("names", sa.Text(), nullable=False),
+        sa.Column("credential", sa.String(length=64), nullable=False),
+        sa.Column("thumbprint", sa.String(length=64), nullable=False),
+        sa.Column("jwk", sa.LargeBinary(), nullable=False),
+        sa.Column("contacts", sa.Text(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("created_at", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("account_id"),
+        sa.UniqueConstraint("credential"),
+        sa.UniqueConstraint("thumbprint"),
+    )
+    op.create_table(
+        "acme_orders",
+        sa.Column("order_id", sa.String(length=32), nullable=False),
+        sa.Column("account_id", sa.String(length=32), nullable=False),
+        sa.Column("names", sa.Text(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("created_at", sa.String(length=32), nullable=False),
+        sa.Column("expires_at", sa.String(length=32), nullable=False),
+        sa.Column("replaces", sa.String(length=128), nullable=True),
+        sa.Column("csr", sa.LargeBinary(), nullable=True),
+        sa.Column("request_id", sa.String(length=32), nullable=True),
+        sa.Column("serial", sa.String(length=40), nullable=True),
+        sa.Column("chain", sa.LargeBinary(), nullable=True),
+        sa.Column("problem", sa.LargeBinary(), nullable=True),
+        sa.ForeignKeyConstraint(["account_id"], ["acme_accounts.account_id"]),
+        sa.PrimaryKeyConstraint("order_id"),
+    )
+    op.create_index("acme_orders_by_account", "acme_orders", ["account_id", "created_at"], unique=False)
+    op.create_index("acme_orders_by_replaced", "acme_orders", ["replaces"], unique=False)
+    op.create_table(
+        "acme_authorizations",
+        sa.Column("authorization_id", sa.String(length=32), nullable=False),
+        sa.Column("order_id", sa.String(length=32), nullable=False),
+        sa.Column("account_id", sa.String(length=32), nullable=False),
+        sa.Column("name", sa.String(length=253), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("expires_at", sa.String(length=32), nullable=False),
+        sa.ForeignKeyConstraint(["order_id"], ["acme_orders.order_id"]),
+        sa.PrimaryKeyConstraint("authorization_id"),
+    )
+    op.create_index("acme_authorizations_by_order", "acme_authorizations", ["order_id"], unique=False)
+    op.create_table(
+        "acme_challenges",
+        sa.Column("authorization_id", sa.String(length=32), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("token", sa.String(length=64), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("validated_at", sa.String(length=32), nullable=True),
+        sa.Column("problem", sa.LargeBinary(), nullable=True),
+        sa.ForeignKeyConstraint(["authorization_id"], ["acme_authorizations.authorization_id"]),
+        sa.PrimaryKeyConstraint("authorization_id", "kind", name="acme_challenges_pkey"),
+    )
