@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fltrust.cli.options import AsJson
 from fltrust.cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from fltrust.pki.pointers import PublicUrl
 
 app = typer.Typer(
     help="The trust coordinator: certificate authority, trust feed, record.", no_args_is_help=True
@@ -62,6 +65,15 @@ def init(
             help="Where log, trust file and timestamps are served over plain HTTP; '' serves them nowhere.",
         ),
     ] = "127.0.0.1:8442",
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where certificates say that their status is published; '' says nothing of it. "
+            "Default: http:// and --public.",
+            show_default=False,
+        ),
+    ] = None,
     database: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +108,7 @@ def init(
         bootstrap=bootstrap,
         address=address,
         public=public or None,
+        public_url=_public_url(public_url, public),
         database=database,
         public_names=PublicNames.PSEUDONYMS if pseudonyms else PublicNames.SPIFFE,
         lifetimes={Role.PARTICIPANT: parse_duration(participant_lifetime)},
@@ -173,6 +186,14 @@ def renew_ca(
         clock=SystemClock(),
     )
     say(f"The issuing CA is valid until {issuing.not_valid_after_utc:%Y-%m-%d}. Restart the coordinator.")
+
+
+def _public_url(given: str | None, public: str) -> PublicUrl | None:
+    from fltrust.pki.pointers import PublicUrl
+
+    if given is None:
+        return PublicUrl.at(public) if public else None
+    return PublicUrl.parse(given) if given else None
 
 
 def _passphrase(path: Path | None, what: str, *, confirm: bool = False) -> bytes:

@@ -2,6 +2,7 @@
 
 coordinator.toml   what `init` was told; edit it with the coordinator stopped
 ca/                root.pem, root.key, issuing.pem, issuing.key
+profiles.toml      where it is there: the operator's narrower certificate profiles (`pki.profile_file`)
 names.key          with pseudonyms: the key that makes and opens them
 enrollment.key     what the shared keys of enrollment protocols are derived from (`enrollment.mackeys`)
 log/, tsa/         keys of the log and the timestamp authority (`fltrust.coordinator.notary`)
@@ -25,10 +26,13 @@ from fltrust.errors import Malformed
 from fltrust.files import read_bounded, write_durably
 from fltrust.identity import Role, TrustDomain
 from fltrust.pki.leaf import is_dns_name
+from fltrust.pki.pointers import PublicUrl
+from fltrust.pki.profiles import Profiles, builtin
 from fltrust.tlog.entries import PublicNames
 
 SETTINGS_FILE = "coordinator.toml"
 NAMING_KEY_FILE = "names.key"
+PROFILES_FILE = "profiles.toml"
 _MAX_SETTINGS = 64 * 1024
 _VERSION = 1
 _KEYS = {
@@ -40,6 +44,7 @@ _KEYS = {
     "listen",
     "public",
     "listen-public",
+    "public-url",
     "services",
     "listen-services",
     "witnesses",
@@ -72,6 +77,8 @@ class CoordinatorSettings:
     listen: str | None = None
     public: str | None = None
     listen_public: str | None = None
+    public_url: PublicUrl | None = None
+    """Where certificates say that their status is published; None: they say nothing of it."""
     services: str | None = None
     listen_services: str | None = None
     witnesses: tuple[WitnessSetting, ...] = ()
@@ -91,9 +98,13 @@ class CoordinatorSettings:
             if text is not None and not _PLAIN.match(text):
                 raise Malformed("expected settings without quotes, backslashes and control characters")
 
-    def for_authority(self) -> AuthoritySettings:
+    def for_authority(self, profiles: Profiles | None = None) -> AuthoritySettings:
         return AuthoritySettings(
-            domain=self.domain, bootstrap=self.bootstrap, address=self.address, lifetimes=self.lifetimes
+            domain=self.domain,
+            bootstrap=self.bootstrap,
+            address=self.address,
+            lifetimes=self.lifetimes,
+            profiles=profiles or builtin(),
         )
 
     def served_names(self) -> tuple[str, ...]:
@@ -118,6 +129,7 @@ class CoordinatorSettings:
             "listen": self.listen,
             "public": self.public,
             "listen-public": self.listen_public,
+            "public-url": None if self.public_url is None else self.public_url.base,
             "services": self.services,
             "listen-services": self.listen_services,
             "public-names": self.public_names,
@@ -154,6 +166,7 @@ class CoordinatorSettings:
             listen=_text(found, "listen"),
             public=_text(found, "public"),
             listen_public=_text(found, "listen-public"),
+            public_url=_public_url(_text(found, "public-url")),
             services=_text(found, "services"),
             listen_services=_text(found, "listen-services"),
             witnesses=_witnesses(found.get("witnesses", [])),
@@ -192,6 +205,10 @@ def _public_names(text: str | None) -> PublicNames:
         raise Malformed(
             f"expected 'public-names' in {SETTINGS_FILE} to be one of {', '.join(PublicNames)}"
         ) from None
+
+
+def _public_url(text: str | None) -> PublicUrl | None:
+    return None if text is None else PublicUrl.parse(text)
 
 
 def _witnesses(tables: object) -> tuple[WitnessSetting, ...]:

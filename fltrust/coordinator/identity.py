@@ -50,6 +50,7 @@ def issue_identity(
     `dns_names` stand in it beside its own, for clients of other makes that look for the host they dialled.
     """
     who, signer, now = SpiffeId(issuer.domain, Role.COORDINATOR, None), generate(), clock.now()
+    lifetime = lifetime or issuer.profiles.leaves[Role.COORDINATOR].default_lifetime
     leaf = issuer.redeem(Draft.of(who, signer.public_key, now=now, lifetime=lifetime, dns_names=dns_names))
     chain = (leaf.public_bytes(Encoding.DER), issuer.certificate.public_bytes(Encoding.DER))
     certificate = verify_certificate(

@@ -17,6 +17,7 @@ from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.folder import (
     NAMING_KEY_FILE,
+    PROFILES_FILE,
     SETTINGS_FILE,
     CoordinatorSettings,
     read_settings,
@@ -33,6 +34,8 @@ from fltrust.errors import Conflict
 from fltrust.files import make_private_folder
 from fltrust.identity import Digest, Name, Role
 from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
+from fltrust.pki.profile_file import read_narrowed
+from fltrust.pki.profiles import builtin
 from fltrust.storage import open_store
 from fltrust.tlog.entries import PublicNames
 
@@ -76,6 +79,7 @@ def initialise(
         root_passphrase=root_passphrase,
         issuing_passphrase=issuing_passphrase,
         clock=clock,
+        public_url=settings.public_url,
     )
     if settings.public_names is PublicNames.PSEUDONYMS:
         make_naming_key(folder / NAMING_KEY_FILE, passphrase=issuing_passphrase)
@@ -159,7 +163,14 @@ def _opened(
     folder: Path, issuing_passphrase: bytes, clock: Clock
 ) -> Iterator[tuple[Authority, IdentityKeeper]]:
     settings = read_settings(folder)
-    issuer = load_issuer(folder / "ca", passphrase=issuing_passphrase, clock=clock)
+    profiles = read_narrowed(folder / PROFILES_FILE, builtin())
+    issuer = load_issuer(
+        folder / "ca",
+        passphrase=issuing_passphrase,
+        clock=clock,
+        profiles=profiles,
+        public_url=settings.public_url,
+    )
     ca = CurrentCa(issuer, load_bundle(folder / "ca"))
     with open_store(settings.database_url(folder)) as store:
         # Under the database's lock: nobody else makes or renews these.
@@ -181,6 +192,6 @@ def _opened(
             mac_keys=open_mac_keys(folder, passphrase=issuing_passphrase),
             checkers=settings.evidence.checkers(folder, settings.domain, clock=clock),
             clock=clock,
-            settings=settings.for_authority(),
+            settings=settings.for_authority(profiles),
         )
         yield authority, keeper

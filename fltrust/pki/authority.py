@@ -3,6 +3,7 @@
 On disk, in a folder of its own (0700):
 
     root.pem      root.key      the root; its key is encrypted and is not needed to run
+    root-<key id>.crl           the root's CRL
     issuing.pem   issuing.key   the issuing CA; its key is encrypted too
     issuing-<serial>.pem        earlier certificates of the issuing CA, for what was signed under them
 
@@ -18,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
 from fltrust.errors import Conflict, Malformed, NotFound, Refusal, StorageUnavailable
 from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
 from fltrust.identity import Serial, TrustDomain
-from fltrust.keys.file import generate, load, save
+from fltrust.keys.file import generate
+from fltrust.keys.signer import Signer
+from fltrust.keys.stored import load, save
 from fltrust.keys.verify import is_p256
 from fltrust.pki.bundle import (
     MAX_BUNDLE,
@@ -37,6 +41,7 @@ from fltrust.pki.issuing import Entropy, Issuer, domain_of_ca
 from fltrust.pki.leaf import refuse
 from fltrust.pki.pointers import PublicUrl, key_identifier_of
 from fltrust.pki.profiles import Profiles
+from fltrust.pki.root_crl import create_root_crl
 from fltrust.pki.types import TrustBundle
 
 
@@ -83,6 +88,9 @@ class CaFiles:
     def cross(self, certificate: x509.Certificate) -> Path:
         return self.folder / f"cross-{Serial(certificate.serial_number).hex}.pem"
 
+    def root_crl(self, root: x509.Certificate) -> Path:
+        return self.folder / f"root-{key_identifier_of(root)}.crl"
+
     @property
     def bundle(self) -> Path:
         return self.folder / "bundle.json"
@@ -108,22 +116,30 @@ def init_ca(
     issuing_passphrase: bytes,
     clock: Clock,
     entropy: Entropy = secrets.token_bytes,
+    profiles: Profiles | None = None,
+    public_url: PublicUrl | None = None,
+    root_signer: Signer | None = None,
+    issuing_signer: Signer | None = None,
 ) -> TrustBundle:
     """Make a CA for `domain` in `folder`, whole or not at all, and return its trust bundle.
+
+    A signer that is given (in an HSM, say) is that CA's key; what is not, is made, and kept in a file.
 
     Refuses (`Conflict`) a folder with anything in it: a root minted anew over an old one would make
     every certificate and every join token worthless. Of two that race, one wins. Everything is written
     and synced in a folder beside it, which then takes the name; a crash before that leaves no CA.
     """
     now = clock.now()
-    root_signer, issuing_signer = generate(), generate()
-    root = create_root(domain, signer=root_signer, now=now, entropy=entropy)
+    root_signer, issuing_signer = root_signer or generate(), issuing_signer or generate()
+    root = create_root(domain, signer=root_signer, now=now, entropy=entropy, profiles=profiles)
     issuing = create_issuing(
         root=root,
         root_signer=root_signer,
         public_key=issuing_signer.public_key,
         now=now,
         entropy=entropy,
+        profiles=profiles,
+        public_url=public_url,
     )
     _refuse_if_taken(folder)
     if not folder.parent.exists():
@@ -135,6 +151,8 @@ def init_ca(
         save(issuing_signer, draft.issuing_key, passphrase=issuing_passphrase)
         write_durably(draft.issuing_certificate, chain_to_pem([issuing]))
         write_durably(draft.root_certificate, chain_to_pem([root]))
+        crl = create_root_crl(root=root, signer=root_signer, now=now)
+        write_durably(draft.root_crl(root), crl.public_bytes(Encoding.DER))
         _take_name(draft.folder, folder)
     except BaseException:
         shutil.rmtree(draft.folder, ignore_errors=True)
@@ -195,7 +213,11 @@ def load_issuer(
 
 
 def renew_issuing(
-    folder: Path, *, root_passphrase: bytes, clock: Clock, entropy: Entropy = secrets.token_bytes
+    folder: Path,
+    *,
+    root_passphrase: bytes,
+    clock: Clock,
+    entropy: Entropy = secrets.token_bytes,
 ) -> x509.Certificate:
     """Give the issuing CA in `folder` a new certificate for its key, a year from now, durably.
 

@@ -6,7 +6,6 @@ Pure but for the key behind the `Signer`: nothing is read from a disk, and nothi
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
@@ -89,12 +88,12 @@ def create_issuing(
 
     Refuses (``certificate-profile``) one that would outlive the root or carries the root's key.
     """
-    _require_key(root, root_signer)
+    require_key(root, root_signer)
     profile = (profiles or builtin()).authorities[CaKind.ISSUING]
     if public_key == root_signer.public_key:
         refuse("expected a key of the issuing CA's own, got the root's")
     domain = domain_of_ca(root)
-    if _start(now) + profile.lifetime > root.not_valid_after_utc:
+    if whole_seconds(now) + profile.lifetime > root.not_valid_after_utc:
         refuse(f"expected the issuing CA of {domain} to end before its root, it would not")
     builder = _ca_builder(domain, profile, public_key, now=now, entropy=entropy).subject_name(
         _ca_name("issuing", domain, public_key)
@@ -120,7 +119,7 @@ def create_root_succession(
     `old_signer` that is not the old root's or a key that stays the same; ``certificate-expired`` for an old
     root that is over.
     """
-    _require_key(old, old_signer)
+    require_key(old, old_signer)
     if new_signer.public_key == old_signer.public_key:
         raise Conflict("expected a new key for the new root, got the old root's")
     if now > old.not_valid_after_utc:
@@ -198,7 +197,7 @@ def create_cross_certificate(
     Refused (``certificate-profile``): a subject that is no P-256 CA, one of our own domain, constraints
     that permit nothing by name, times or lengths beyond the profile.
     """
-    _require_key(issuer, signer)
+    require_key(issuer, signer)
     profile = (profiles or builtin()).authorities[CaKind.CROSS]
     public_key, domain = subject.public_key(), domain_of_ca(subject)
     if not is_p256(public_key):
@@ -214,7 +213,7 @@ def create_cross_certificate(
             f"expected a cross-certificate for at most {profile.max_lifetime} and a path length of at most "
             f"{profile.path_length}, got {life} and {length}"
         )
-    until = min(_start(now) + life, issuer.not_valid_after_utc, subject.not_valid_after_utc)
+    until = min(whole_seconds(now) + life, issuer.not_valid_after_utc, subject.not_valid_after_utc)
     builder = _ca_builder(
         domain, profile, public_key, now=now, entropy=entropy, until=until, path_length=length
     )
@@ -225,34 +224,6 @@ def create_cross_certificate(
         signer,
         public_url,
     )
-
-
-def create_root_crl(
-    *,
-    root: x509.Certificate,
-    signer: Signer,
-    number: int,
-    revoked: Sequence[x509.RevokedCertificate],
-    now: datetime,
-    lifetime: timedelta,
-) -> x509.CertificateRevocationList:
-    """Make the root's own CRL: the issuing CAs and cross-certificates that it revoked, complete (RFC 5280).
-
-    `number` must be higher than that of every CRL before. `Conflict` for a signer that is not the root's.
-    """
-    _require_key(root, signer)
-    start = _start(now)
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(root.subject)
-        .last_update(start)
-        .next_update(start + lifetime)
-        .add_extension(x509.CRLNumber(number), critical=False)
-        .add_extension(_authority_key(root), critical=False)
-    )
-    for entry in revoked:
-        builder = builder.add_revoked_certificate(entry)
-    return builder.sign(SignerKey(signer), SHA256())
 
 
 def check_authority(certificate: x509.Certificate, kind: CaKind) -> None:
@@ -321,7 +292,7 @@ def _signed(
     signer: Signer,
     public_url: PublicUrl | None,
 ) -> x509.Certificate:
-    builder = builder.issuer_name(issuer.subject).add_extension(_authority_key(issuer), critical=False)
+    builder = builder.issuer_name(issuer.subject).add_extension(authority_key(issuer), critical=False)
     for extension in additions(profile, issuer=issuer, public_url=public_url):
         builder = builder.add_extension(extension, critical=False)
     certificate = builder.sign(SignerKey(signer), SHA256())
@@ -331,7 +302,8 @@ def _signed(
     return parsed
 
 
-def _authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+def authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """What certificates and CRLs by `issuer` name it by."""
     key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
 
@@ -346,7 +318,7 @@ def _ca_builder(
     until: datetime | None = None,
     path_length: int | None = None,
 ) -> x509.CertificateBuilder:
-    start = _start(now)
+    start = whole_seconds(now)
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{domain}")])
     length = profile.path_length if path_length is None else path_length
     return (
@@ -373,11 +345,13 @@ def _ca_name(kind: str, domain: TrustDomain, public_key: ec.EllipticCurvePublicK
     )
 
 
-def _start(now: datetime) -> datetime:
+def whole_seconds(now: datetime) -> datetime:
+    """A moment in UTC, cut to X.509's resolution."""
     return now.astimezone(UTC).replace(microsecond=0)
 
 
-def _require_key(certificate: x509.Certificate, signer: Signer) -> None:
+def require_key(certificate: x509.Certificate, signer: Signer) -> None:
+    """Return only if the signer holds a CA certificate's key; `Conflict` otherwise."""
     if certificate.public_key() != signer.public_key:
         raise Conflict("expected the key of the root certificate, got another key")
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 OCSP_PATH = "/ocsp"
 CRLS_PATH = "/crl.pem"
+_MAX_URL = 200
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_URL = re.compile(rf"http://{_LABEL}(?:\.{_LABEL})*(?::[1-9][0-9]{{0,4}})?(?:/[a-z0-9_-]+)*\Z")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 
 
@@ -53,6 +56,16 @@ class PublicUrl:
         if not _ADDRESS.match(address):
             raise Malformed(f"expected the public address as host:port, got {address[:80]!r}")
         return cls(f"http://{address.removesuffix(':80')}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a setting: plain HTTP, lower case, no slash at the end, no query; else `Malformed`."""
+        if len(text) > _MAX_URL or not _URL.match(text):
+            raise Malformed(
+                f"expected a public URL such as 'http://pki.hospitals.example', got {text[:80]!r}",
+                hint="plain http, lower case, no slash at the end: what is served there is signed",
+            )
+        return cls(text)
 
     def crl(self, issuer: CaKeyId) -> str:
         """For cRLDistributionPoints (RFC 5280, 4.2.1.13)."""

@@ -20,12 +20,15 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
 from fltrust.errors import Conflict, NotFound, Refusal
 from fltrust.files import read_bounded, sync_folder, write_durably
 from fltrust.identity import Digest
-from fltrust.keys.file import FileSigner, generate, load, save
+from fltrust.keys.file import generate
+from fltrust.keys.signer import Signer
+from fltrust.keys.stored import load, save
 from fltrust.pki.authority import (
     CaFiles,
     load_bundle,
@@ -47,6 +50,7 @@ from fltrust.pki.issuing import Entropy, Issuer, domain_of_ca
 from fltrust.pki.leaf import refuse
 from fltrust.pki.pointers import PublicUrl
 from fltrust.pki.profiles import CaKind, Profiles
+from fltrust.pki.root_crl import create_root_crl
 from fltrust.pki.types import TrustBundle
 
 
@@ -204,6 +208,8 @@ def roll_root(
         public_url=public_url,
     )
     save(new_signer, files.further_root_key(succession.new), passphrase=root_passphrase)
+    crl = create_root_crl(root=succession.new, signer=new_signer, now=clock.now())
+    write_durably(files.root_crl(succession.new), crl.public_bytes(Encoding.DER))
     return accept_root(folder, succession)
 
 
@@ -301,7 +307,7 @@ def check_issuing(certificate: x509.Certificate, bundle: TrustBundle, *, at: dat
         )
 
 
-def _keep_request(files: CaFiles, signer: FileSigner) -> bytes:
+def _keep_request(files: CaFiles, signer: Signer) -> bytes:
     request = create_csr(signer)
     write_durably(files.next_issuing_request, request)
     return request

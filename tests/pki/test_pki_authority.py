@@ -70,7 +70,13 @@ def test_all_files_are_private_and_both_keys_encrypted(tmp_path: Path) -> None:
     files = CaFiles(tmp_path / "ca")
     found = sorted((tmp_path / "ca").iterdir())
     assert found == sorted(
-        [files.root_certificate, files.root_key, files.issuing_certificate, files.issuing_key]
+        [
+            files.root_certificate,
+            files.root_key,
+            files.root_crl(load_bundle(tmp_path / "ca").roots[0]),
+            files.issuing_certificate,
+            files.issuing_key,
+        ]
     )
     assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o600}
     assert stat.S_IMODE((tmp_path / "ca").stat().st_mode) == 0o700

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.errors import CertificateRefused, Conflict, Malformed, NotFound, Refusal, Refused
 from fltrust.identity import Role, SpiffeId, TrustDomain
@@ -36,7 +37,6 @@ from fltrust.pki.ca_certificates import (
     RootSuccession,
     check_authority,
     create_cross_certificate,
-    create_root_crl,
     create_root_succession,
 )
 from fltrust.pki.profiles import CaKind
@@ -53,6 +53,8 @@ from fltrust.pki.rollover import (
     sign_next_issuing,
     switch_issuing,
 )
+from fltrust.pki.root_crl import create_root_crl, crl_from_der
+from fltrust.pki.root_revocation import accept_root_crl, load_root_crls, revoke_under_root
 
 DOMAIN = TrustDomain("hospitals.example")
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -429,15 +431,36 @@ def test_each_kind_of_ca_certificate_keeps_to_its_own_profile_and_to_no_other(ho
         check_authority(home.leaf(home.issuer())[0], CaKind.ISSUING)
 
 
-def test_a_root_revokes_on_its_own_crl(home: Home) -> None:
-    signer = load(CaFiles(home.folder).root_key, passphrase=ROOT)
-    issuing = home.issuer().certificate
-    entry = (
-        x509.RevokedCertificateBuilder().serial_number(issuing.serial_number).revocation_date(START).build()
-    )
-    how: dict[str, Any] = {"root": home.bundle.roots[0], "number": 1, "revoked": [entry], "now": START}
-    crl = create_root_crl(signer=signer, lifetime=timedelta(days=90), **how)
-    assert crl.is_signature_valid(home.bundle.roots[0].public_key())  # type: ignore[arg-type]
+def test_a_root_revokes_on_its_own_crl_and_does_not_forget(home: Home) -> None:
+    issuing, root = home.issuer().certificate, home.bundle.roots[0]
+    (empty,) = load_root_crls(home.folder)
+    assert list(empty) == []
+    home.time += timedelta(days=1)
+    (crl,) = revoke_under_root(home.folder, [issuing], root_passphrase=ROOT, clock=home)
+    assert crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]
     assert crl.get_revoked_certificate_by_serial_number(issuing.serial_number) is not None
+    home.time += timedelta(days=1)
+    (again,) = revoke_under_root(home.folder, root_passphrase=ROOT, clock=home)
+    assert [entry.serial_number for entry in again] == [issuing.serial_number]
+    assert again.get_revoked_certificate_by_serial_number(issuing.serial_number).revocation_date_utc == (  # type: ignore[union-attr]
+        START + timedelta(days=1)
+    )
+    assert load_root_crls(home.folder) == (again,)
+    for older in (empty, crl):
+        with pytest.raises(Conflict):
+            accept_root_crl(home.folder, older)
+
+
+def test_a_crl_that_no_root_of_ours_signed_is_not_kept(home: Home) -> None:
+    signer = generate()
+    theirs = create_root(DOMAIN, signer=signer, now=START)
+    stranger = create_root_crl(root=theirs, signer=signer, now=START + timedelta(days=1))
+    with pytest.raises(Malformed):
+        accept_root_crl(home.folder, stranger)
     with pytest.raises(Conflict):
-        create_root_crl(signer=generate(), lifetime=timedelta(days=90), **how)
+        create_root_crl(root=home.bundle.roots[0], signer=signer, now=START)
+    with pytest.raises(NotFound):
+        revoke_under_root(home.folder, [theirs], root_passphrase=ROOT, clock=home)
+    for junk in (b"", b"junk", theirs.public_bytes(Encoding.DER)):
+        with pytest.raises(Malformed):
+            crl_from_der(junk)
