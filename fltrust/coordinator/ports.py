@@ -18,6 +18,7 @@ from fltrust.enrollment.operation_ports import OperationStore
 from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenStore
 from fltrust.enrollment.requests import RequestStore
 from fltrust.identity import TrustDomain
+from fltrust.protocols.acme.state import AcmeStore
 from fltrust.revocation.log import EventLog
 from fltrust.revocation.status import StatusStore
 from fltrust.rounds.ports import RoundStore
@@ -59,6 +60,8 @@ class Transaction(Protocol):
     def requests(self) -> RequestStore: ...
     @property
     def operations(self) -> OperationStore: ...
+    @property
+    def acme(self) -> AcmeStore: ...
     def attempt(self) -> AbstractContextManager[None]:
         """In a writing transaction: undo what the block did, and nothing else, if it raises."""
         ...

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, Row, select, update
 from fltrust.errors import Conflict, StorageUnavailable
 from fltrust.identity import Epoch, TrustDomain
 from fltrust.storage import tables
+from fltrust.storage.acme import Acme
 from fltrust.storage.engine import WRITES, is_memory, make_engine, parse_url, warn_if_not_durable
 from fltrust.storage.errors import translated
 from fltrust.storage.feed import Events
@@ -58,6 +59,7 @@ class Transaction:
     statuses: Statuses
     requests: Requests
     operations: Operations
+    acme: Acme
     connection: Connection
 
     @contextmanager
@@ -229,5 +231,6 @@ def _transaction(connection: Connection, head: Row[Any]) -> Transaction:
         statuses=Statuses(connection),
         requests=Requests(connection),
         operations=Operations(connection),
+        acme=Acme(connection),
         connection=connection,
     )

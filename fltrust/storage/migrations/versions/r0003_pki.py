@@ -20,6 +20,7 @@ depends_on = None
 def upgrade() -> None:
     """Make the tables, one part after the other."""
     _events()
+    _keys_of_certificates()
     _records()
     _requests()
     _operations()
@@ -32,6 +33,17 @@ def _events() -> None:
     op.add_column("events", sa.Column("domain", sa.String(length=128), nullable=True))
     op.add_column("events", sa.Column("sequence", sa.BigInteger(), nullable=True))
     op.add_column("events", sa.Column("issuer", sa.String(length=40), nullable=True))
+
+
+def _keys_of_certificates() -> None:
+    """A key in hardware may be certified again for its holder: more than one certificate of a key."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.drop_constraint("certificates_key_id_key", "certificates", type_="unique")
+    else:
+        names = {"uq": "uq_%(table_name)s_%(column_0_name)s"}  # SQLite's constraint has none
+        with op.batch_alter_table("certificates", naming_convention=names) as table:
+            table.drop_constraint("uq_certificates_key_id", type_="unique")
+    op.create_index("certificates_by_key", "certificates", ["key_id", "not_after"], unique=False)
 
 
 def _spent_evidence() -> None:
@@ -152,6 +164,12 @@ def _statuses() -> None:
     )
     op.create_index("statuses_by_change", "statuses", ["issuer", "epoch"], unique=False)
     op.create_index("statuses_by_end", "statuses", ["issuer", "not_after"], unique=False)
+    op.create_table(
+        "revoked_issuers",
+        sa.Column("issuer", sa.String(length=40), nullable=False),
+        sa.Column("since", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("issuer"),
+    )
     op.create_table(
         "status_feed",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),

@@ -1,0 +1,1 @@
+"""ACME (RFC 8555), with renewal information (RFC 9773): requests in, objects and problems out."""
