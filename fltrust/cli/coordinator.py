@@ -87,6 +87,14 @@ def init(
             help="Participants stand in the public log and lineage under keyed pseudonyms, for good.",
         ),
     ] = False,
+    approvals: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Operators who approve a sensitive operation beside the one who proposes it; "
+            "with one or more, operators are enrolled by as many, too.",
+        ),
+    ] = 0,
     participant_lifetime: Annotated[
         str, typer.Option(help="How long a participant's certificate lives.")
     ] = "1h",
@@ -100,6 +108,7 @@ def init(
     """
     from fltrust.cli.times import parse_duration
     from fltrust.coordinator.process import CoordinatorSettings, initialise
+    from fltrust.enrollment.approvals import ApprovalPolicy
     from fltrust.identity import Name, Role, TrustDomain
     from fltrust.tlog.entries import PublicNames
 
@@ -112,6 +121,7 @@ def init(
         database=database,
         public_names=PublicNames.PSEUDONYMS if pseudonyms else PublicNames.SPIFFE,
         lifetimes={Role.PARTICIPANT: parse_duration(participant_lifetime)},
+        approvals=ApprovalPolicy(operations=approvals),
     )
     made = initialise(
         folder.expanduser(),

@@ -19,9 +19,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from fltrust.coordinator.approvals_settings import policy_from_table, policy_to_toml
 from fltrust.coordinator.evidence_settings import EvidenceSettings
 from fltrust.coordinator.protocol_settings import ProtocolSettings
 from fltrust.coordinator.settings import AuthoritySettings, WitnessSetting
+from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded, write_durably
 from fltrust.identity import Role, TrustDomain
@@ -51,6 +53,8 @@ _KEYS = {
     "public-names",
     "database",
     "lifetimes",
+    "status",
+    "approvals",
     "evidence",
     "protocols",
 }
@@ -85,8 +89,11 @@ class CoordinatorSettings:
     public_names: PublicNames = PublicNames.SPIFFE
     database: str | None = None
     lifetimes: dict[Role, timedelta] = field(default_factory=dict)
+    approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
     evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
     """Rules for tokens and certificates of others; written by hand."""
+    status: StatusSettings = field(default_factory=StatusSettings)
+    """How long what is said of revocation is good."""
     protocols: ProtocolSettings = field(default_factory=ProtocolSettings)
 
     def __post_init__(self) -> None:
@@ -104,6 +111,7 @@ class CoordinatorSettings:
             bootstrap=self.bootstrap,
             address=self.address,
             lifetimes=self.lifetimes,
+            approvals=self.approvals,
             profiles=profiles or builtin(),
         )
 
@@ -142,6 +150,8 @@ class CoordinatorSettings:
         if self.lifetimes:
             lines += ["", "[lifetimes]  # of certificates, in seconds"]
             lines += [f"{role} = {int(life.total_seconds())}" for role, life in self.lifetimes.items()]
+        lines += policy_to_toml(self.approvals)
+        lines += self.status.to_toml()
         lines += self.protocols.to_toml()
         for witness in self.witnesses:
             lines += ["", "[[witnesses]]", f'url = "{witness.url}"', f'vkey = "{witness.key}"']
@@ -173,7 +183,9 @@ class CoordinatorSettings:
             public_names=_public_names(_text(found, "public-names")),
             database=_text(found, "database"),
             lifetimes=_lifetimes(found.get("lifetimes", {})),
+            approvals=policy_from_table(found.get("approvals")),
             evidence=EvidenceSettings.from_table(found.get("evidence", {})),
+            status=StatusSettings.from_table(found.get("status", {})),
             protocols=ProtocolSettings.from_table(found.get("protocols", {})),
         )
 
