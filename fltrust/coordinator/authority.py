@@ -27,6 +27,7 @@ from fltrust.coordinator.rounds import RoundDesk, SigningIdentity
 from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.session import Caller, Session
 from fltrust.coordinator.settings import AuthoritySettings
+from fltrust.coordinator.status.office import PublishedElsewhere, StatusOffice
 from fltrust.coordinator.tokens import TokenOffice
 from fltrust.enrollment.mackeys import MASTER_BYTES, MacKeys
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
@@ -57,7 +58,8 @@ class Authority:
     receipts; `use_identity` puts a renewed one in its place. The `notary` keeps the log's key, `names` says
     under which names participants stand in the log (left out: their SPIFFE IDs); both are for good, see
     `open_log`. `mac_keys` are shared with clients of other protocols (left out: for this object's life).
-    `checkers` judge other evidence than join tokens.
+    `checkers` judge other evidence than join tokens. `published` is what status is published of beside the CA
+    in force: issuing CAs that retired, and the roots' own CRLs.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Authority:
         names: PublicNaming | None = None,
         mac_keys: MacKeys | None = None,
         checkers: Sequence[EvidenceChecker] = (),
+        published: PublishedElsewhere | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         if ca.domain != settings.domain:
@@ -88,6 +91,13 @@ class Authority:
         self.ledger = Ledger(store, clock, Logbook(settings.domain, names or PublicNaming()))
         with self.ledger.writing() as work:
             open_log(work, self.log_key)
+        self.status = StatusOffice(
+            ledger=self.ledger,
+            ca=ca,
+            settings=settings.status,
+            elsewhere=published or PublishedElsewhere(),
+            is_service=notary.is_timestamping,
+        )
         self.sequencer = Sequencer(self.ledger)
         self.enroller = Enroller(
             ledger=self.ledger,
@@ -108,6 +118,7 @@ class Authority:
             ledger=self.ledger,
             domain=settings.domain,
             ca=ca,
+            records=self._records,
             identity=SigningIdentity(signer, tuple(chain)),
             log_key=self.log_key,
             counters=self.counters,

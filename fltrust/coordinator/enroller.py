@@ -285,7 +285,7 @@ class Enroller:
             # One's own next certificate may be asked for under a CA that was revoked since: see `judge`.
             work.state.judge(asked_by, is_on_record=asked_by.spiffe_id == who)
             check_on_record(asked_by, work.tx)
-            refuse_used_key(key, who, certificates=work.tx.certificates)
+            refuse_used_key(key, who, certificates=work.tx.certificates, kept=asked_by.key_id)
             if work.tx.certificates.count_unexpired_of(who, now=work.now) >= MAX_LIVE_CERTIFICATES:
                 raise LimitExceeded(
                     f"expected {who} to have fewer than {MAX_LIVE_CERTIFICATES} certificates in force",

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from fltrust.artifacts.keeping import ContributionRecord
 from fltrust.coordinator.ca import CurrentCa
+from fltrust.coordinator.certificate_record import CertificateRecords
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.ledger import Ledger, Work
-from fltrust.errors import Conflict, NotFound, Oversized, PermissionDenied, Refusal
+from fltrust.errors import CertificateRefused, Conflict, NotFound, Oversized, PermissionDenied, Refusal
 from fltrust.identity import Digest, Role, RunId, SpiffeId, TrustDomain
 from fltrust.keys.signer import Signer
 from fltrust.pki.types import VerifiedCertificate
@@ -58,6 +59,7 @@ class RoundDesk:
         ledger: Ledger,
         domain: TrustDomain,
         ca: CurrentCa,
+        records: CertificateRecords,
         identity: SigningIdentity,
         log_key: NoteKey,
         counters: Counters,
@@ -66,6 +68,7 @@ class RoundDesk:
         self._log_key = log_key
         self._domain = domain
         self._ca = ca
+        self._records = records
         self._counters = counters
         self.identity = identity
 
@@ -209,6 +212,7 @@ class RoundDesk:
                     verifier=Verifier(self._ca.bundle),
                     now=now,
                 )
+                self._check_on_record(offer)
             except CandidateRefused as refusal:
                 # One that cannot be laid at anybody's door is counted, and named nowhere.
                 if refusal.participant is not None:
@@ -218,6 +222,16 @@ class RoundDesk:
             else:
                 offers.append(offer)
         return tuple(offers), tuple(refused)
+
+    def _check_on_record(self, offer: Offer) -> None:
+        """A statement under a certificate that nobody was given here says nothing, whatever CA signed it."""
+        if self._records.knows(offer.certificate):
+            return
+        try:
+            with self._ledger.reading() as tx:
+                self._records.check(offer.certificate, tx)
+        except CertificateRefused as error:
+            raise CandidateRefused(None, error) from None
 
     def _store_receipt(self, record: RoundRecord, sealed: SignReceipt, request: Digest, work: Work) -> bytes:
         head, key, identity = work.tx.tlog.head, record.key, self.identity

@@ -142,9 +142,9 @@ def _part(record: CertificateRecord, *, serials: tuple[Serial, ...], keys: tuple
 
 
 def _by_key(key: KeyId, work: Work) -> Subject:
-    record = work.tx.certificates.by_key(key)
-    if record is not None:
-        return _part(record, serials=(record.serial,), keys=(key,))
+    records = work.tx.certificates.all_by_key(key)
+    if records:
+        return _part(records[0], serials=tuple(record.serial for record in records), keys=(key,))
     owner = work.tx.enrollments.node_key_owner(key)
     if owner is None:
         raise NotFound(f"no certificate was issued and no node enrolled with the key {key}")

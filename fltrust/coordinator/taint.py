@@ -191,7 +191,7 @@ def _compromise(tx: Transaction, event: TrustEvent) -> Compromise | None:
     certificates = None
     if not event.identity_wide:
         records = [tx.certificates.by_serial(serial) for serial in event.serials]
-        records += [tx.certificates.by_key(key) for key in event.keys]
+        records += [record for key in event.keys for record in tx.certificates.all_by_key(key)]
         certificates = frozenset(Digest.sha256_of(r.der) for r in records if r is not None)
     return Compromise(event.subject, event.epoch, event.compromised_since, certificates)
 

@@ -183,7 +183,7 @@ def _revoked(tx: Transaction, names: PublicNaming) -> Iterator[RevokedName]:
 
 def _certificates(tx: Transaction, event: TrustEvent) -> Iterator[Digest]:
     records = [tx.certificates.by_serial(serial) for serial in event.serials]
-    records += [tx.certificates.by_key(key) for key in event.keys]
+    records += [record for key in event.keys for record in tx.certificates.all_by_key(key)]
     if event.identity_wide and event.subject is not None and event.compromised_since is not None:
         lived = tx.certificates.unexpired_of(event.subject, now=event.compromised_since)
         records += [record for record in lived if record.not_after <= event.at]

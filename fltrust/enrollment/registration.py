@@ -184,13 +184,16 @@ def _check_standing(who: SpiffeId, standing: IdentityState, *, replace: bool) ->
     raise Conflict(f"{who} is enrolled already", reason="already-enrolled", hint=hint)
 
 
-def refuse_used_key(key: KeyId, who: SpiffeId, *, certificates: CertificateStore) -> None:
-    """Return only if no certificate was ever issued for this key: a new key each time."""
+def refuse_used_key(
+    key: KeyId, who: SpiffeId, *, certificates: CertificateStore, kept: KeyId | None = None
+) -> None:
+    """Return only if no certificate was ever issued for this key, or it is `kept`: the key that its holder
+    calls with, and goes on with because it cannot leave its hardware."""
     earlier = certificates.by_key(key)
-    if earlier is not None:
+    if earlier is not None and not (kept == key and earlier.spiffe_id == who):
         whose = "of its own" if earlier.spiffe_id == who else "of somebody else"
         raise Conflict(
             f"expected a new key for {who}, got the key of an earlier certificate {whose}",
             reason="key-reused",
-            hint="make a new key for every certificate",
+            hint="make a new key, or renew with the key of the certificate that you call with",
         )

@@ -207,7 +207,16 @@ class Certificates:
         return self._one(select(tables.certificates).where(tables.certificates.c.serial == serial.hex))
 
     def by_key(self, key: KeyId) -> CertificateRecord | None:
-        return self._one(select(tables.certificates).where(tables.certificates.c.key_id == key))
+        return next(iter(self.all_by_key(key)), None)
+
+    def all_by_key(self, key: KeyId) -> tuple[CertificateRecord, ...]:
+        table = tables.certificates
+        rows = self._connection.execute(
+            select(table)
+            .where(table.c.key_id == key)
+            .order_by(table.c.not_after.desc(), table.c.not_before.desc(), table.c.serial)
+        )
+        return tuple(map(_certificate, rows))
 
     def unexpired_of(self, who: SpiffeId, *, now: datetime) -> tuple[CertificateRecord, ...]:
         table = tables.certificates

@@ -136,12 +136,13 @@ certificates = Table(
     metadata,
     Column("serial", _SERIAL, primary_key=True),
     Column("spiffe_id", _SPIFFE_ID, nullable=False),
-    Column("key_id", _KEY_ID, nullable=False, unique=True),
+    Column("key_id", _KEY_ID, nullable=False),
     Column("not_before", Timestamp, nullable=False),
     Column("not_after", Timestamp, nullable=False),
     Column("der", LargeBinary, nullable=False),
     Column("issuer", String(40)),
     Index("certificates_by_identity", "spiffe_id", "not_after"),
+    Index("certificates_by_key", "key_id", "not_after"),
     Index("certificates_by_issuer", "issuer", "not_after"),
 )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import CoordinatorIdentity, issue_identity
@@ -17,7 +18,7 @@ from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.identity import Digest, KeyId, Name, NodeId, Role, RunId, SpiffeId, TrustDomain
 from fltrust.keys import FileSigner, generate, spki_der
-from fltrust.pki import (
+from fltrust.pki import Draft, (
     TrustBundle,
     VerifiedCertificate,
     create_csr,
@@ -174,9 +175,17 @@ class World:
         certificate = verify_certificate(issued.chain_der, bundle=self.bundle, at=self.clock.now())
         return Member(issued.spiffe_id, signer, issued.chain_der, certificate, node)
 
-    def renew(self, member: Member) -> Member:
-        signer = generate()
+    def renew(self, member: Member, signer: FileSigner | None = None) -> Member:
+        signer = signer or generate()
         issued = self.session(member).renew(create_csr(signer))
+        return replace(self._member(signer, issued, member.node), node_id=member.node_id)
+
+    def mint(self, member: Member) -> Member:
+        """A certificate for `member` that the issuing CA's key signed and nobody issued."""
+        signer = generate()
+        draft = Draft.of(member.spiffe_id, signer.public_key, now=self.clock.now())
+        chain = (self.ca.issuer.redeem(draft), self.ca.issuer.certificate)
+        issued = Issued(member.spiffe_id, tuple(c.public_bytes(Encoding.DER) for c in chain), self.bundle)
         return replace(self._member(signer, issued, member.node), node_id=member.node_id)
 
     def revoke(self, member: Member, **options: Any) -> TrustEvent:

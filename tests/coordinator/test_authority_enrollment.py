@@ -32,6 +32,7 @@ from fltrust.identity import Epoch, Name, Role, SpiffeId
 from fltrust.keys import generate, spki_der
 from fltrust.pki import create_csr
 from fltrust.revocation.events import EventKind, RevocationReason
+from fltrust.revocation.ports import RevocationTarget
 from fltrust.storage import CommitStep
 from fltrust.wire.trust import MAX_NAMED, event_from_pb, event_to_pb
 
@@ -206,12 +207,32 @@ def test_renewal_gives_a_new_certificate_and_leaves_the_old_one_good(world: Worl
     assert world.authority.head == 2  # a renewal changes nobody's standing
 
 
-def test_renewal_with_a_key_that_was_certified_before_is_refused(world: World) -> None:
+def test_renewal_keeps_the_key_that_the_caller_calls_with_or_takes_a_new_one(world: World) -> None:
+    member = world.join("site-a")
+    kept = world.renew(member, member.signer).certificate
+    assert (kept.key_id, kept.spiffe_id) == (member.certificate.key_id, member.spiffe_id)
+    assert kept.serial != member.certificate.serial
+
+
+def test_renewal_with_a_key_of_somebody_else_or_of_an_earlier_certificate_is_refused(world: World) -> None:
     member, other = world.join("site-a"), world.join("site-b")
-    for used in (member.signer, other.signer):
+    renewed = world.renew(member)
+    for caller, used in ((member, other.signer), (renewed, member.signer)):
         with pytest.raises(Conflict, match="new key") as refusal:
-            world.session(member).renew(create_csr(used))
+            world.session(caller).renew(create_csr(used))
         assert refusal.value.reason == "key-reused"
+
+
+def test_revoking_a_key_revokes_every_certificate_of_it(world: World) -> None:
+    member = world.join("site-a")
+    kept = world.renew(member, member.signer).certificate
+    events = world.op.revoke(
+        RevocationTarget(key=member.certificate.key_id), reason=RevocationReason.KEY_COMPROMISE
+    )
+    assert set(events[0].serials) == {member.certificate.serial, kept.serial}
+    for certificate in (member.certificate, kept):
+        with pytest.raises(Revoked):
+            world.authority.judge(certificate)
 
 
 def test_renewal_is_refused_after_revocation_and_after_expiry(world: World) -> None:

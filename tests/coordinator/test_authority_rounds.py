@@ -402,3 +402,17 @@ def test_a_seal_that_is_refused_is_counted_by_reason(
 
 def _next(exchange: Exchange) -> Exchange:
     return Exchange(exchange.world, exchange.aggregator, step=exchange.key.step + 1)
+
+
+def test_an_update_under_a_certificate_that_nobody_was_issued_is_not_sealed(world: World) -> None:
+    aggregator, honest, robbed = (
+        world.join("main", Role.AGGREGATOR),
+        world.join("site-a"),
+        world.join("site-b"),
+    )
+    exchange = Exchange(world, aggregator)
+    exchange.open(honest, robbed)
+    forged = exchange.answer(world.mint(robbed))
+    receipt = receipt_of(exchange.session.seal_round(exchange.key, (exchange.answer(honest), forged), ()))
+    assert [entry.participant for entry in receipt.admitted] == [honest.spiffe_id]
+    assert world.authority.counters.snapshot()["refused.unknown-certificate"] == 1
