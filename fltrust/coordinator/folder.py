@@ -23,6 +23,7 @@ from fltrust.coordinator.approvals_settings import policy_from_table, policy_to_
 from fltrust.coordinator.evidence_settings import EvidenceSettings
 from fltrust.coordinator.protocol_settings import ProtocolSettings
 from fltrust.coordinator.settings import AuthoritySettings, WitnessSetting
+from fltrust.coordinator.status_settings import StatusSettings
 from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded, write_durably
@@ -112,6 +113,7 @@ class CoordinatorSettings:
             address=self.address,
             lifetimes=self.lifetimes,
             approvals=self.approvals,
+            status=self.status,
             profiles=profiles or builtin(),
         )
 

@@ -109,6 +109,10 @@ class NotaryKeys:
 
     def _note_issuing(self, now: InForce) -> None:
         self._earlier_issuing = tuple(dict.fromkeys((*self._earlier_issuing, now.issuer.certificate)))
+    def is_timestamping(self, serial: Serial) -> bool:
+        """Whether this is the serial of a certificate that the timestamp authority has or had."""
+        return any(chain[0].serial_number == serial for chain in self._history)
+
 
     @property
     def ct_log_id(self) -> bytes:

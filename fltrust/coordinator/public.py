@@ -3,6 +3,8 @@
     GET  /checkpoint, /tile/…      the log (C2SP tlog-tiles): monitors and mirrors read these and no more
     GET  /log/vkey                 the key that its checkpoints are signed with
     GET  /trust.json               the trust file; /trusted_root.json is Sigstore's, /roots.pem the roots'
+    GET  /crl/…, /crl.pem, /ca/…   CRLs and CA certificates; /ocsp answers for single certificates
+                                   (`fltrust.coordinator.status.pages`)
     POST /tsa                      RFC 3161: application/timestamp-query → application/timestamp-reply
     GET  /healthz
 
@@ -26,6 +28,7 @@ from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.lanes import Lane
 from fltrust.coordinator.limits import RateLimiter, host_key
 from fltrust.coordinator.publishing import Publisher
+from fltrust.coordinator.status.pages import StatusPages
 from fltrust.errors import (
     FltrustError,
     InvalidInput,
@@ -71,6 +74,7 @@ class PublicPages:
         self._rates = rates
         self._stamps = stamps
         self._receive_timeout = receive_timeout
+        self._status = StatusPages(authority.status, lane, body=self._read, now=authority.now)
 
     def app(self) -> ASGIApp:
         """The whole of it as an ASGI app."""
@@ -81,6 +85,7 @@ class PublicPages:
             Route("/trust.json", self._page("trust", self._trust)),
             Route("/trusted_root.json", self._page("trusted-root", self._trusted_root)),
             Route("/roots.pem", self._page("roots", self._roots)),
+            *self._status.routes(self._page),
             Route("/healthz", self._page("healthz", self._healthz)),
             Route("/tsa", self._page("tsa", self._stamp), methods=["POST"]),
         ]
@@ -141,6 +146,9 @@ class PublicPages:
         query = await self._body(request, limit=MAX_REQUEST)
         reply = await self._lane.run(lambda: self._authority.notary.timestamps.answer(query))
         return _response(reply, _REPLY, cache="no-store")
+
+    async def _read(self, request: Request, limit: int) -> bytes:
+        return await self._body(request, limit=limit)
 
     async def _body(self, request: Request, *, limit: int) -> bytes:
         """The whole body, bounded in bytes and time; more than announced or allowed is refused unread."""

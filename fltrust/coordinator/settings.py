@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from fltrust.coordinator.status_settings import StatusSettings
 from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.errors import Malformed
 from fltrust.identity import Role, TrustDomain
@@ -44,6 +45,7 @@ class AuthoritySettings:
     approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
     """How many operators approve what."""
     max_token_ttl: timedelta = timedelta(days=7)
+    status: StatusSettings = field(default_factory=StatusSettings)
     heartbeat: timedelta = timedelta(seconds=5)
     """How often an idle watch is told that there is nothing new."""
 
