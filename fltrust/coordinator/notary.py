@@ -30,12 +30,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fltrust.artifacts.trustroot import TransparencyLog, TrustedRoot
 from fltrust.clock import Clock
 from fltrust.coordinator.ca import CurrentCa, InForce
+from fltrust.coordinator.key_choices import KeyChoices
 from fltrust.errors import Malformed, StorageUnavailable
 from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
 from fltrust.identity import Serial
-from fltrust.keys.ed25519 import NoteSigner, generate_note_key, load_note_key, save_note_key
-from fltrust.keys.file import generate, load, save
+from fltrust.keys.ed25519 import NoteSigner, generate_note_key
+from fltrust.keys.file import generate
 from fltrust.keys.signer import Signer
+from fltrust.keys.stored import load, load_note, save, save_note
+from fltrust.keys.usage import CountedNoteSigner, CountedSigner, KeyCounter
 from fltrust.pki.authority import load_issuing_history
 from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem
 from fltrust.pki.sct import log_id_of
@@ -75,10 +78,10 @@ class NotaryKeys:
         issuing_history: Sequence[x509.Certificate] = (),
         keep: Callable[[TsaChain], None] = lambda _chain: None,
     ) -> None:
-        self.note = note
-        self.ct = ct
+        self.note = CountedNoteSigner(note, name="note")
+        self.ct = CountedSigner(ct, name="ct")
         self._earlier_issuing = tuple(issuing_history)
-        self._tsa = tsa
+        self._tsa = CountedSigner(tsa, name="tsa")
         self._ca = ca
         ca.subscribe(self._note_issuing)
         self._note_issuing(ca.now)
@@ -91,6 +94,11 @@ class NotaryKeys:
         self.renew()
 
     @property
+    def counters(self) -> tuple[KeyCounter, ...]:
+        """Of what each key signed."""
+        return (self.note.counter, self.ct.counter, self._tsa.counter)
+
+    @property
     def timestamps(self) -> TimestampAuthority:
         """The timestamp authority to use now; its certificate is renewed first when that is due."""
         self.renew()
@@ -101,6 +109,10 @@ class NotaryKeys:
         """Every certificate that the authority had, with its issuer's, oldest first, the present one last."""
         return self._history
 
+    def is_timestamping(self, serial: Serial) -> bool:
+        """Whether this is the serial of a certificate that the timestamp authority has or had."""
+        return any(chain[0].serial_number == serial for chain in self._history)
+
     @property
     def issuing_history(self) -> tuple[x509.Certificate, ...]:
         """The issuing CAs' certificates, oldest first, the present one last."""
@@ -109,10 +121,6 @@ class NotaryKeys:
 
     def _note_issuing(self, now: InForce) -> None:
         self._earlier_issuing = tuple(dict.fromkeys((*self._earlier_issuing, now.issuer.certificate)))
-    def is_timestamping(self, serial: Serial) -> bool:
-        """Whether this is the serial of a certificate that the timestamp authority has or had."""
-        return any(chain[0].serial_number == serial for chain in self._history)
-
 
     @property
     def ct_log_id(self) -> bytes:
@@ -215,6 +223,12 @@ def scratch_notary(ca: CurrentCa, *, clock: Clock) -> NotaryKeys:
     return NotaryKeys(note=generate_note_key(), ct=generate(), tsa=generate(), ca=ca, clock=clock)
 
 
+def make_notary_keys(folder: Path, *, passphrase: bytes, keys: KeyChoices) -> None:
+    """Make the keys that are not there, or note down where the chosen ones lie."""
+    _make_once(folder / "log", lambda draft: _make_log_keys(draft, passphrase, keys))
+    _make_once(folder / "tsa", lambda draft: save(keys.tsa_key(), draft / "tsa.key", passphrase=passphrase))
+
+
 def open_notary(folder: Path, ca: CurrentCa, *, passphrase: bytes, clock: Clock) -> NotaryKeys:
     """Read the notary's keys in the coordinator's folder, or make what is not there.
 
@@ -222,10 +236,9 @@ def open_notary(folder: Path, ca: CurrentCa, *, passphrase: bytes, clock: Clock)
     as `fltrust.keys.load`'s; `Malformed` or `Conflict` for a certificate that is damaged or of another key.
     """
     log, tsa = folder / "log", folder / "tsa"
-    _make_once(log, lambda draft: _make_log_keys(draft, passphrase))
-    _make_once(tsa, lambda draft: save(generate(), draft / "tsa.key", passphrase=passphrase))
+    make_notary_keys(folder, passphrase=passphrase, keys=KeyChoices())
     return NotaryKeys(
-        note=load_note_key(log / "note.key", passphrase=passphrase),
+        note=load_note(log / "note.key", passphrase=passphrase),
         ct=load(log / "ct.key", passphrase=passphrase),
         tsa=load(tsa / "tsa.key", passphrase=passphrase),
         ca=ca,
@@ -236,9 +249,9 @@ def open_notary(folder: Path, ca: CurrentCa, *, passphrase: bytes, clock: Clock)
     )
 
 
-def _make_log_keys(draft: Path, passphrase: bytes) -> None:
-    save_note_key(generate_note_key(), draft / "note.key", passphrase=passphrase)
-    save(generate(), draft / "ct.key", passphrase=passphrase)
+def _make_log_keys(draft: Path, passphrase: bytes, chosen: KeyChoices) -> None:
+    save_note(chosen.note_key(), draft / "note.key", passphrase=passphrase)
+    save(chosen.ct_key(), draft / "ct.key", passphrase=passphrase)
 
 
 def _make_once(folder: Path, fill: Callable[[Path], None]) -> None:

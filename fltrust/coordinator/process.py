@@ -24,7 +24,8 @@ from fltrust.coordinator.folder import (
     write_settings,
 )
 from fltrust.coordinator.identity import IdentityKeeper
-from fltrust.coordinator.notary import open_notary
+from fltrust.coordinator.key_choices import KeyChoices
+from fltrust.coordinator.notary import make_notary_keys, open_notary
 from fltrust.coordinator.public_names import PublicNaming, load_naming, make_naming_key
 from fltrust.enrollment.homes import state_folder
 from fltrust.coordinator.status.office import PublishedElsewhere
@@ -60,15 +61,18 @@ def initialise(
     operator: Name,
     root_passphrase: bytes,
     issuing_passphrase: bytes,
+    keys: KeyChoices | None = None,
     clock: Clock | None = None,
 ) -> Made:
     """Make a trust domain in `folder`: CA, notary's keys, database, settings, first operator.
+
+    `keys` that are given are used, wherever they lie; the others are made, in files.
 
     Refuses (`Conflict`) a folder that holds a trust domain: a root that is made again in silence would
     orphan every site. A folder without settings, left by an interruption, holds none and can be removed;
     with settings and without an operator, `issue_operator` finishes it.
     """
-    clock = clock or SystemClock()
+    clock, keys = clock or SystemClock(), keys or KeyChoices()
     make_private_folder(folder)
     if (folder / SETTINGS_FILE).exists():
         raise Conflict(
@@ -82,10 +86,13 @@ def initialise(
         root_passphrase=root_passphrase,
         issuing_passphrase=issuing_passphrase,
         clock=clock,
+        root_signer=keys.root_key(),
+        issuing_signer=keys.issuing_key(),
         public_url=settings.public_url,
     )
     if settings.public_names is PublicNames.PSEUDONYMS:
         make_naming_key(folder / NAMING_KEY_FILE, passphrase=issuing_passphrase)
+    make_notary_keys(folder, passphrase=issuing_passphrase, keys=keys)
     write_settings(folder, settings)
     state = issue_operator(folder, operator, issuing_passphrase=issuing_passphrase, clock=clock)
     return Made(root_fingerprint(bundle.roots[0]), state)

@@ -79,6 +79,11 @@ class HardwareNoteSigner:
         self.key_id = KeyId.of_spki(self.spki_der)
 
     @property
+    def where(self) -> str:
+        """Where the key lies, as its URI says it."""
+        return self._where
+
+    @property
     def public_key_raw(self) -> bytes:
         return self._key.public_bytes_raw()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from fltrust.errors import Conflict, Malformed
 from fltrust.files import write_durably
@@ -59,7 +59,7 @@ def openssh_public(public_key: ec.EllipticCurvePublicKey) -> bytes:
     return public_key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH) + b"\n"
 
 
-def spki_der(public_key: ec.EllipticCurvePublicKey) -> bytes:
+def spki_der(public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
     """Give the SubjectPublicKeyInfo in DER: what `KeyId` hashes and what statements carry."""
     return public_key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo

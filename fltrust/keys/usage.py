@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from fltrust.identity import KeyId
 from fltrust.keys.ed25519 import NoteSigner
+from fltrust.keys.homes import KeyHome, home_of
 from fltrust.keys.signer import Signer
 
 
@@ -21,8 +22,7 @@ class KeyUse:
 
     name: str
     key_id: KeyId
-    home: str
-    """Where the key lies: ``file``, ``pkcs11``, ``awskms``, ``tpm``."""
+    home: KeyHome
     since_last: int
     total: int
     failed: int
@@ -31,7 +31,7 @@ class KeyUse:
 class KeyCounter:
     """Counts one key's signatures; safe to use from many threads."""
 
-    def __init__(self, name: str, key_id: KeyId, home: str) -> None:
+    def __init__(self, name: str, key_id: KeyId, home: KeyHome) -> None:
         self.name = name
         self.key_id = key_id
         self.home = home
@@ -74,9 +74,9 @@ class CountedSigner:
 
     __slots__ = ("_signer", "counter")
 
-    def __init__(self, signer: Signer, *, name: str, home: str) -> None:
+    def __init__(self, signer: Signer, *, name: str) -> None:
         self._signer = signer
-        self.counter = KeyCounter(name, signer.key_id, home)
+        self.counter = KeyCounter(name, signer.key_id, home_of_signer(signer))
 
     @property
     def public_key(self) -> EllipticCurvePublicKey:
@@ -98,9 +98,9 @@ class CountedNoteSigner:
 
     __slots__ = ("_signer", "counter")
 
-    def __init__(self, signer: NoteSigner, *, name: str, home: str) -> None:
+    def __init__(self, signer: NoteSigner, *, name: str) -> None:
         self._signer = signer
-        self.counter = KeyCounter(name, signer.key_id, home)
+        self.counter = KeyCounter(name, signer.key_id, home_of_signer(signer))
 
     @property
     def public_key_raw(self) -> bytes:
@@ -119,6 +119,12 @@ class CountedNoteSigner:
 
     def __repr__(self) -> str:
         return f"CountedNoteSigner({self.counter.name}, {self._signer!r})"
+
+
+def home_of_signer(signer: Signer | NoteSigner) -> KeyHome:
+    """Where the key lies: in a file (in this process's memory, while it is used), or where its URI says."""
+    where = getattr(signer, "where", None)
+    return home_of(where) if isinstance(where, str) else KeyHome.FILE
 
 
 def _counted(counter: KeyCounter, signer: Signer | NoteSigner, data: bytes) -> bytes:

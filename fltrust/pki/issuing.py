@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtensionOID
 from fltrust.errors import Conflict, Malformed, Refusal
 from fltrust.identity import Role, Serial, SpiffeId, TrustDomain
 from fltrust.keys.signer import Signer
+from fltrust.keys.usage import CountedSigner
 from fltrust.keys.verify import is_p256
 from fltrust.pki.leaf import (
     alternative_names,
@@ -155,7 +156,10 @@ class Issuer:
         self._domain = domain_of_ca(certificate)
         self._public_key = signer.public_key
         self._signer = signer
-        self._key = SignerKey(signer)
+        counted = CountedSigner(signer, name="issuing")
+        self.counter = counted.counter
+        """Of what its key signed: certificates, CRLs and status answers."""
+        self._key = SignerKey(counted)
         self._entropy = entropy
         self.profiles = profiles or builtin()
         self.public_url = public_url
