@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fltrust.coordinator.ca import CurrentCa
@@ -51,8 +50,9 @@ from fltrust.errors import (
 )
 from fltrust.identity import KeyId, Serial, SpiffeId
 from fltrust.keys.openssh import spki_der
-from fltrust.pki.csr import parse_csr
+from fltrust.pki.csr import parse_request
 from fltrust.pki.issuing import Draft
+from fltrust.pki.leaf_keys import LeafKey
 from fltrust.pki.pointers import issuer_of
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.pki.workloads import workload_of
@@ -152,7 +152,7 @@ class Enroller:
         certificate lasts. `RequestDenied` once it was denied or expired; `NotFound` for an id or a key that
         is not known.
         """
-        public_key = parse_csr(csr_der)
+        public_key = parse_request(csr_der)
         checked = CheckedRequest(public_key, KeyId.of_spki(spki_der(public_key)), None)
         with self._ledger.writing() as work:
             known = self.requests.collected(request_id, checked, work)
@@ -278,7 +278,7 @@ class Enroller:
         return self._issue_next(workload_of(agent.spiffe_id), csr_der, asked_by=agent)
 
     def _issue_next(self, who: SpiffeId, csr_der: bytes, *, asked_by: VerifiedCertificate) -> Issued:
-        public_key = parse_csr(csr_der)
+        public_key = parse_request(csr_der)
         key = KeyId.of_spki(spki_der(public_key))
 
         def issue(work: Work) -> Issued:
@@ -313,7 +313,7 @@ class Enroller:
     def _issue(
         self,
         who: SpiffeId,
-        public_key: EllipticCurvePublicKey,
+        public_key: LeafKey,
         work: Work,
         *,
         dns_names: Sequence[str] | None = None,

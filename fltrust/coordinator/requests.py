@@ -28,7 +28,7 @@ from fltrust.enrollment.requests import CERTIFIED, OPEN, Request, RequestState, 
 from fltrust.enrollment.types import Approval, EnrollRequest, Evidence, Issued, Pending
 from fltrust.errors import Conflict, LimitExceeded, Malformed, NotFound, PermissionDenied, RequestDenied
 from fltrust.identity import Name, Role, SpiffeId
-from fltrust.pki.csr import parse_csr
+from fltrust.pki.csr import parse_request
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.tlog.approvals import RequestWord
 
@@ -383,7 +383,7 @@ def _asker(known: Request) -> SpiffeId | None:
 
 def checked_again(known: Request) -> CheckedRequest:
     """The request's keys, which were checked when it came in."""
-    return CheckedRequest(parse_csr(known.csr_der), known.key_id, known.node_key)
+    return CheckedRequest(parse_request(known.csr_der), known.key_id, known.node_key)
 
 
 def _known(request: Request | None) -> Request:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-
 from fltrust.enrollment.challenge import check_node_key_proof
 from fltrust.enrollment.ports import (
     CertificateStore,
@@ -31,7 +29,8 @@ from fltrust.enrollment.types import (
 from fltrust.errors import Conflict, Malformed, Refusal, Revoked, TokenRefused
 from fltrust.identity import KeyId, Role, SpiffeId, TrustDomain
 from fltrust.keys.openssh import spki_der
-from fltrust.pki.csr import parse_csr
+from fltrust.pki.csr import parse_request
+from fltrust.pki.leaf_keys import LeafKey
 from fltrust.revocation.state import IdentityState, Standing
 
 
@@ -39,7 +38,7 @@ from fltrust.revocation.state import IdentityState, Standing
 class CheckedRequest:
     """A request whose signatures were checked: its keys are held by whoever asks."""
 
-    public_key: EllipticCurvePublicKey
+    public_key: LeafKey
     key_id: KeyId
     node_key: bytes | None
 
@@ -53,7 +52,7 @@ def check_request(request: EnrollRequest) -> CheckedRequest:
     Raises `Malformed`, `Oversized` or `SignatureInvalid`.
     """
     # 1.
-    public_key = parse_csr(request.csr_der)
+    public_key = parse_request(request.csr_der)
     # 2.
     if (request.node_key is None) != (request.node_key_proof is None):
         raise Malformed("expected a node key together with its proof, got one without the other")

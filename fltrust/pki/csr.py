@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
 from fltrust.errors import Malformed, Oversized, SignatureInvalid
 from fltrust.keys.signer import Signer
-from fltrust.keys.verify import is_p256
+from fltrust.keys.verify import is_p256, verify_with
+from fltrust.pki import crmf
 from fltrust.pki.leaf import PARSE_ERRORS
+from fltrust.pki.leaf_keys import LeafKey, is_leaf_key, is_rsa
 from fltrust.pki.signing import SignerKey
 
 MAX_CSR = 16 * 1024
@@ -24,8 +27,41 @@ def parse_csr(der: bytes) -> ec.EllipticCurvePublicKey:
     enrollment record. `Oversized` above 16 KiB, before parsing; `Malformed` for what is not DER of a
     P-256 request; `SignatureInvalid` when the holder of the key did not sign it.
     """
+    _bound(der)
+    key = _parse_pkcs10(der)
+    if not is_p256(key):
+        raise _not_p256()
+    return key
+
+
+def parse_request(der: bytes) -> LeafKey:
+    """As `parse_csr`, of a request in any form that an enrollment protocol carries: PKCS#10, or one CRMF
+    CertReqMsg (RFC 4211) with a signature as proof of possession; and of an RSA key, too, which the profile
+    of the role that the request earns allows or refuses.
+
+    The two forms cannot be taken for each other: what follows the part that is signed is a SEQUENCE in the
+    one and [1] in the other, and neither's signed part parses as the other's.
+    """
+    _bound(der)
+    try:
+        message = asn1.decode_der(crmf.CertReqMsg, der)
+    except ValueError:
+        return _parse_pkcs10(der)
+    return _check_crmf(message)
+
+
+def create_csr(signer: Signer) -> bytes:
+    """Make the request that `parse_csr` takes, in DER: the key, its proof, an empty name."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(SignerKey(signer), SHA256()).public_bytes(Encoding.DER)
+
+
+def _bound(der: bytes) -> None:
     if len(der) > MAX_CSR:
         raise Oversized(f"expected a certificate request of at most {MAX_CSR} bytes, got {len(der)}")
+
+
+def _parse_pkcs10(der: bytes) -> LeafKey:
     try:
         request = x509.load_der_x509_csr(der)
         public_key = request.public_key()
@@ -34,11 +70,8 @@ def parse_csr(der: bytes) -> ec.EllipticCurvePublicKey:
         raise Malformed(
             f"expected a certificate request in DER (PKCS#10), found {type(error).__name__} on reading it"
         ) from None
-    if not is_p256(public_key) or not isinstance(algorithm, SHA256):
-        raise Malformed(
-            "expected a certificate request with a P-256 key, signed by ECDSA with SHA-256",
-            hint="openssl ecparam -name prime256v1",
-        )
+    if not is_leaf_key(public_key) or not isinstance(algorithm, SHA256):
+        raise _not_p256()
     try:
         proven = request.is_signature_valid
     except (*PARSE_ERRORS, InvalidSignature):
@@ -48,7 +81,29 @@ def parse_csr(der: bytes) -> ec.EllipticCurvePublicKey:
     return public_key
 
 
-def create_csr(signer: Signer) -> bytes:
-    """Make the request that `parse_csr` takes, in DER: the key, its proof, an empty name."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    return builder.sign(SignerKey(signer), SHA256()).public_bytes(Encoding.DER)
+def _check_crmf(message: crmf.CertReqMsg) -> LeafKey:
+    try:
+        request = message.request.parse(crmf.CertRequest)
+        spki = request.template.public_key
+        public_key = None if spki is None else load_der_public_key(asn1.encode_der(spki))
+    except PARSE_ERRORS as error:
+        raise Malformed(
+            f"expected a certificate request in CRMF, found {type(error).__name__} on reading it"
+        ) from None
+    if not is_leaf_key(public_key):
+        raise _not_p256()
+    expected = crmf.RSA_WITH_SHA256 if is_rsa(public_key) else crmf.ECDSA_WITH_SHA256
+    if message.proof.algorithm.algorithm != expected or message.proof.signature.padding_bits():
+        raise _not_p256()
+    try:
+        verify_with(public_key, message.proof.signature.as_bytes(), asn1.encode_der(message.request))
+    except SignatureInvalid:
+        raise SignatureInvalid("expected a certificate request signed by its own key, it is not") from None
+    return public_key
+
+
+def _not_p256() -> Malformed:
+    return Malformed(
+        "expected a certificate request with a P-256 key, signed by ECDSA with SHA-256",
+        hint="openssl ecparam -name prime256v1",
+    )

@@ -16,7 +16,6 @@ from weakref import WeakSet
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
@@ -35,6 +34,7 @@ from fltrust.pki.leaf import (
     refuse,
     subject_key_identifier,
 )
+from fltrust.pki.leaf_keys import LeafKey, is_leaf_key
 from fltrust.pki.pointers import PublicUrl
 from fltrust.pki.profiles import (
     BACKDATE,
@@ -61,7 +61,7 @@ class AnyDraft(Protocol):
         ...
 
     @property
-    def public_key(self) -> ec.EllipticCurvePublicKey: ...
+    def public_key(self) -> LeafKey: ...
 
     @property
     def not_before(self) -> datetime: ...
@@ -75,7 +75,7 @@ class Draft:
     """One certificate to be. A draft is an occasion: two with the same content are two drafts."""
 
     spiffe_id: SpiffeId
-    public_key: ec.EllipticCurvePublicKey
+    public_key: LeafKey
     not_before: datetime
     not_after: datetime
     dns_names: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class Draft:
     def of(
         cls,
         spiffe_id: SpiffeId,
-        public_key: ec.EllipticCurvePublicKey,
+        public_key: LeafKey,
         *,
         now: datetime,
         lifetime: timedelta | None = None,
@@ -109,13 +109,14 @@ def lint(draft: Draft, profiles: Profiles | None = None) -> None:
 
     The profile is of `profiles`, an issuer's own narrower ones, or the built-in one.
 
-    Refused: a key that is not P-256, times that are naive or not whole seconds, a life that is shorter
-    or longer than the profile allows (counted from notBefore + `BACKDATE`), DNS names that are none, are
-    named twice, or for which the profile has no room, and none where it wants one.
+    Refused: a key that is not P-256 (nor RSA, where the profile allows it), times that are naive or not
+    whole seconds, a life that is shorter or longer than the profile allows (counted from notBefore +
+    `BACKDATE`), DNS names that are none, are named twice, or for which the profile has no room, and none
+    where it wants one.
     """
     leaves = LEAF_PROFILES if profiles is None else profiles.leaves
     profile, who = leaves[draft.spiffe_id.role], draft.spiffe_id
-    if not is_p256(draft.public_key):
+    if not is_p256(draft.public_key) and not (profile.may_be_rsa and is_leaf_key(draft.public_key)):
         refuse(f"expected a P-256 key for {who}, got a key of another kind")
     for time in (draft.not_before, draft.not_after):
         if time.tzinfo is None or time.microsecond:

@@ -15,7 +15,6 @@ from typing import NoReturn
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
@@ -23,6 +22,7 @@ from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 from fltrust.errors import CertificateRefused, Malformed, Refusal
 from fltrust.identity import CaKeyId, Serial, SpiffeId
 from fltrust.keys.verify import is_p256
+from fltrust.pki.leaf_keys import LeafKey, is_leaf_key, key_identifier
 from fltrust.pki.profiles import BACKDATE, LEAF_PROFILES, LeafProfile
 
 # Everything `cryptography` raises when it comes upon a hostile field, which it parses on first use.
@@ -49,7 +49,7 @@ class Leaf:
     certificate: x509.Certificate
     spiffe_id: SpiffeId
     serial: Serial
-    public_key: ec.EllipticCurvePublicKey
+    public_key: LeafKey
     not_before: datetime
     not_after: datetime
     extensions: Mapping[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
@@ -59,7 +59,8 @@ def read_leaf(certificate: x509.Certificate) -> Leaf:
     """Take the facts out of a certificate, however hostile it is.
 
     Raises `CertificateRefused`: ``malformed`` when a field cannot be parsed, ``certificate-profile``
-    when it is not P-256, ECDSA with SHA-256 or does not name exactly one SPIFFE ID of ours.
+    when it is not of a kind of key that some profile allows, not signed by ECDSA with SHA-256, or does not
+    name exactly one SPIFFE ID of ours.
     """
     try:
         extensions = {e.oid: e for e in certificate.extensions}
@@ -73,8 +74,11 @@ def read_leaf(certificate: x509.Certificate) -> Leaf:
             f"expected a well-formed X.509 certificate, found {type(error).__name__} on reading it",
             reason=Refusal.MALFORMED,
         ) from None
-    if not is_p256(public_key):
+    if not is_leaf_key(public_key):
         refuse("expected a P-256 key in the certificate, found a key of another kind")
+    spiffe_id = _spiffe_id(extensions)
+    if not is_p256(public_key) and not LEAF_PROFILES[spiffe_id.role].may_be_rsa:
+        refuse(f"expected a P-256 key in the certificate of {spiffe_id}, found a key of another kind")
     if signature_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
         refuse("expected a certificate signed by ECDSA with SHA-256, found another algorithm")
     signature = certificate.signature
@@ -83,7 +87,7 @@ def read_leaf(certificate: x509.Certificate) -> Leaf:
         refuse("expected one ECDSA signature in whole octets, found another form", reason=Refusal.MALFORMED)
     return Leaf(
         certificate,
-        _spiffe_id(extensions),
+        spiffe_id,
         serial,
         public_key,
         not_before,
@@ -148,10 +152,9 @@ def alternative_names(leaf: Leaf) -> list[x509.GeneralName]:
     return list(extension) if isinstance(extension, x509.SubjectAlternativeName) else []
 
 
-def subject_key_identifier(public_key: ec.EllipticCurvePublicKey) -> x509.SubjectKeyIdentifier:
+def subject_key_identifier(public_key: LeafKey) -> x509.SubjectKeyIdentifier:
     """Name a key as RFC 7093, section 2, method 1 does: the first 160 bits of SHA-256 of its point."""
-    point = public_key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-    return x509.SubjectKeyIdentifier(sha256(point).digest()[:20])
+    return key_identifier(public_key)
 
 
 def ca_key_id(public_key: CertificatePublicKeyTypes) -> CaKeyId:

@@ -162,7 +162,7 @@ def _leaf(role: Role, table: Table) -> LeafProfile:
             "own-dns-name",
             "max-dns-names",
             "pointers",
-            *_SPANS,
+            *(_SPANS | (table.keys() & {"rsa-keys"})),
         },
     )
     default, least, most = _lifetimes(table, role)
@@ -176,6 +176,7 @@ def _leaf(role: Role, table: Table) -> LeafProfile:
         min_lifetime=least,
         max_lifetime=most,
         pointers=_pointers(table, role),
+        may_be_rsa="rsa-keys" in table and _boolean(table, "rsa-keys", role),
     )
 
 

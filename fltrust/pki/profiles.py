@@ -77,6 +77,8 @@ class LeafProfile:
     pointers: frozenset[Pointer]
     policies: tuple[x509.ObjectIdentifier, ...] = ()
     """Certificate policies (RFC 5280, 4.2.1.4); the built-in profiles name none."""
+    may_be_rsa: bool = False
+    """Whether its key may be RSA (`fltrust.pki.leaf_keys`) instead of P-256."""
 
     @property
     def min_dns_names(self) -> int:
