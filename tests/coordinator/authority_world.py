@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
+
 from fltrust.coordinator.authority import Authority, AuthoritySettings, Caller, Session
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import CoordinatorIdentity, issue_identity
@@ -18,7 +19,8 @@ from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.identity import Digest, KeyId, Name, NodeId, Role, RunId, SpiffeId, TrustDomain
 from fltrust.keys import FileSigner, generate, spki_der
-from fltrust.pki import Draft, (
+from fltrust.pki import (
+    Draft,
     TrustBundle,
     VerifiedCertificate,
     create_csr,
