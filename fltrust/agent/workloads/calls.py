@@ -50,7 +50,7 @@ def changes(keeper: WorkloadKeeper, context: Context) -> Iterator[Served]:
     context.add_callback(keeper.stir)
     version, wait = 0, FIRST_WAIT
     while context.is_active():
-        served = keeper.after(version, wait)
+        served = keeper.after(version, wait, is_over=lambda: not context.is_active())
         wait = _TICK
         if served is not None:
             version = served.version

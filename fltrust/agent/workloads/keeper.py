@@ -117,14 +117,20 @@ class WorkloadKeeper:
             self._foreign = tuple(sorted(bundles, key=lambda bundle: bundle.domain))
         self._follow_bundle()
 
-    def after(self, version: int, timeout: float) -> Served | None:
+    def after(
+        self, version: int, timeout: float, *, is_over: Callable[[], bool] = lambda: False
+    ) -> Served | None:
         """What is given out after `version`, now or within `timeout` seconds; None if nothing new came.
+
+        The wait ends, with None, when `is_over` says so: who makes it so calls `stir`.
 
         Raises `Revoked` (``revoked`` or ``held``) while the agent is barred, `AgentUnavailable` when the
         keeper stops, and once `timeout` has passed without a certificate that is valid.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._is_news(version), timeout)
+            self._changed.wait_for(lambda: is_over() or self._is_news(version), timeout)
+            if is_over():
+                return None
             self._check()
             served = self._served
             if served is None or self._clock.now() > served.credentials.certificate.not_after:

@@ -17,6 +17,7 @@ import logging
 import queue
 import threading
 from collections.abc import Iterator
+from enum import Enum
 from typing import TypeAlias
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -73,7 +74,12 @@ def secret(name: str, served: Served) -> tls_pb2.Secret:
     )
 
 
-_Asked: TypeAlias = discovery_pb2.DiscoveryRequest | Exception | None
+class _Word(Enum):
+    CHANGED = "changed"
+    ENDED = "ended"
+
+
+_Asked: TypeAlias = discovery_pb2.DiscoveryRequest | Exception | _Word
 
 
 class _Stream:
@@ -102,11 +108,11 @@ class _Stream:
         served = self._first()
         while True:
             asked = self._asked.get()
-            if asked is None and self._has_ended:
+            if asked is _Word.ENDED:
                 return
             if isinstance(asked, Exception):
                 raise asked
-            if asked is not None and not self._take(asked):
+            if isinstance(asked, discovery_pb2.DiscoveryRequest) and not self._take(asked):
                 continue
             served = self._keeper.after(0, 0.0) or served
             if self._names is not None and self._sent != (self._names, served.version):
@@ -158,16 +164,16 @@ class _Stream:
         version = 0
         try:
             while not self._has_ended:
-                served = self._keeper.after(version, _WATCH_TICK)
+                served = self._keeper.after(version, _WATCH_TICK, is_over=lambda: self._has_ended)
                 if served is not None:
                     version = served.version
-                    self._asked.put(None)
+                    self._asked.put(_Word.CHANGED)
         except Exception as error:  # raised where the stream is answered
             self._asked.put(error)
 
     def _end(self) -> None:
         self._has_ended = True
-        self._asked.put(None)
+        self._asked.put(_Word.ENDED)
         self._keeper.stir()
 
 
