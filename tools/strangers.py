@@ -29,11 +29,15 @@ ORACLE = "oracle"
 """model-signing, the reference implementation of OMS, with what its wheel forgets to ask for."""
 MLFLOW = "mlflow"
 """MLflow, and a base install of fltrust: nothing of Flower, torch or the coordinator."""
+SPIFFE = "spiffe"
+"""The SPIFFE project's client of the Workload API."""
+ENVOY = "envoy"
+"""Envoy; its binary lies beside the Python."""
 NODE = "node"
 """@sigstore/verify 3 and 4, and the Node.js that both run on."""
 
 WITH_FLTRUST = frozenset({MLFLOW})
-PYTHONS = (*SIGSTORE, ORACLE, MLFLOW)
+PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY)
 
 
 class CannotInstall(Exception):
