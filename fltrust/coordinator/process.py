@@ -27,8 +27,8 @@ from fltrust.coordinator.identity import IdentityKeeper
 from fltrust.coordinator.key_choices import KeyChoices
 from fltrust.coordinator.notary import make_notary_keys, open_notary
 from fltrust.coordinator.public_names import PublicNaming, load_naming, make_naming_key
-from fltrust.enrollment.homes import state_folder
 from fltrust.coordinator.status.office import PublishedElsewhere
+from fltrust.enrollment.homes import state_folder
 from fltrust.enrollment.mackeys import open_mac_keys
 from fltrust.enrollment.private import passphrase_from_environment
 from fltrust.enrollment.state import AgentRecord, StateDraft
@@ -38,9 +38,9 @@ from fltrust.identity import Digest, Name, Role
 from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
 from fltrust.pki.profile_file import read_narrowed
 from fltrust.pki.profiles import builtin
-from fltrust.storage import open_store
 from fltrust.pki.rollover import load_retired_issuers
 from fltrust.pki.root_revocation import load_root_crls
+from fltrust.storage import open_store
 from fltrust.tlog.entries import PublicNames
 
 __all__ = ["CoordinatorSettings", "Made", "initialise", "issue_operator", "serve"]
@@ -203,8 +203,6 @@ def _opened(
             checkers=settings.evidence.checkers(folder, settings.domain, clock=clock),
             clock=clock,
             settings=settings.for_authority(profiles),
-        )
-        yield authority, keeper
             published=PublishedElsewhere(
                 retired=load_retired_issuers(
                     folder / "ca",
@@ -214,3 +212,5 @@ def _opened(
                 ),
                 root_crls=lambda: load_root_crls(folder / "ca"),
             ),
+        )
+        yield authority, keeper

@@ -117,8 +117,8 @@ def key_identifier_of(certificate: x509.Certificate) -> CaKeyId:
     return CaKeyId(found.digest.hex())
 
 
-def issuer_of(certificate: x509.Certificate) -> CaKeyId:
-    """The key of the CA that a certificate says it was issued by (authorityKeyIdentifier)."""
+def issuer_of(certificate: x509.Certificate | x509.CertificateRevocationList) -> CaKeyId:
+    """The key of the CA that a certificate or CRL says it was issued by (authorityKeyIdentifier)."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     except (x509.ExtensionNotFound, ValueError):

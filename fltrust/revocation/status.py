@@ -127,6 +127,14 @@ class StatusStore(Protocol):
         """Statuses under a CA that changed after an epoch, of certificates that end no sooner."""
         ...
 
+    def issuer_revoked_at(self, issuer: CaKeyId) -> datetime | None:
+        """Since when a whole CA is revoked, if it is."""
+        ...
+
+    def note_issuer_revoked(self, issuer: CaKeyId, at: datetime) -> None:
+        """Remember that a CA is revoked; the first time counts."""
+        ...
+
     @property
     def fed(self) -> Epoch:
         """The last event that is taken in here; later ones in the feed change no status, or are missing."""
@@ -164,6 +172,7 @@ def take_in(event: TrustEvent, statuses: StatusStore) -> None:
     if event.kind is EventKind.ISSUER_REVOKED:
         if event.issuer is None:
             return
+        statuses.note_issuer_revoked(event.issuer, event.at)
         concerned = statuses.unexpired_under(event.issuer, at=event.at)
     else:
         concerned = statuses.issued(serials=event.serials, keys=event.keys)

@@ -13,7 +13,7 @@ from fltrust.identity import CaKeyId, Epoch, KeyId, Serial
 from fltrust.pki.crl import CrlReason
 from fltrust.revocation.status import CertificateStatus, CrlProgress, IssuedSerial, StatusState
 from fltrust.storage import tables
-from fltrust.storage.status_tables import crl_progress, status_feed, statuses
+from fltrust.storage.status_tables import crl_progress, revoked_issuers, status_feed, statuses
 
 _AT_ONCE = 500
 """Values in one IN (…): both databases take more, neither gains from it."""
@@ -82,6 +82,16 @@ class Statuses:
             .order_by(statuses.c.epoch, statuses.c.serial)
         )
         return tuple(map(_status, rows))
+
+    def issuer_revoked_at(self, issuer: CaKeyId) -> datetime | None:
+        since: datetime | None = self._connection.execute(
+            select(revoked_issuers.c.since).where(revoked_issuers.c.issuer == issuer)
+        ).scalar_one_or_none()
+        return since
+
+    def note_issuer_revoked(self, issuer: CaKeyId, at: datetime) -> None:
+        if self.issuer_revoked_at(issuer) is None:
+            self._connection.execute(insert(revoked_issuers).values(issuer=issuer, since=at))
 
     @property
     def fed(self) -> Epoch:

@@ -24,6 +24,13 @@ statuses = Table(
     Index("statuses_by_change", "issuer", "epoch"),
 )
 
+revoked_issuers = Table(
+    "revoked_issuers",
+    metadata,
+    Column("issuer", _CA_KEY, primary_key=True),
+    Column("since", Timestamp, nullable=False),
+)
+
 status_feed = Table(
     "status_feed",
     metadata,
