@@ -9,13 +9,12 @@ from types import MappingProxyType
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.coordinator.tokens import MIN_TTL
+from fltrust.enrollment.dns_names import check_dns_names
 from fltrust.enrollment.mackeys import MacCredential, MacKeys, MacPurpose
 from fltrust.enrollment.token import hash_of, new_secret, token_id_of
 from fltrust.enrollment.types import TokenRecord, TokenStatus
 from fltrust.errors import Malformed
 from fltrust.identity import Role, SpiffeId
-from fltrust.pki.leaf import is_dns_name
-from fltrust.pki.profiles import LEAF_PROFILES
 from fltrust.pki.types import VerifiedCertificate
 
 ROLES: Mapping[MacPurpose, frozenset[Role]] = MappingProxyType(
@@ -67,7 +66,7 @@ class CredentialOffice:
                 f"expected a credential's life between {MIN_TTL} and {self._settings.max_token_ttl}, "
                 f"got {ttl}"
             )
-        check_dns_names(who, dns_names)
+        check_dns_names(who.role, dns_names, profiles=self._settings.profiles)
         secret_hash = hash_of(new_secret(self._entropy))
         token_id = token_id_of(secret_hash)
         with self._ledger.writing() as work:
@@ -85,22 +84,3 @@ class CredentialOffice:
             )
             work.tx.tokens.add(record, secret_hash=secret_hash)
         return MacCredential(token_id, self._mac_keys.key_of(purpose, token_id), record.expires_at)
-
-
-def check_dns_names(who: SpiffeId, dns_names: Sequence[str]) -> None:
-    """Return only if certificates of `who` may carry these DNS names.
-
-    `Malformed` for another number than its profile has room for, and for what is not lower-case DNS names
-    without wildcards, each once.
-    """
-    profile = LEAF_PROFILES[who.role]
-    if not profile.min_dns_names <= len(dns_names) <= profile.max_dns_names:
-        raise Malformed(
-            f"expected {profile.min_dns_names} to {profile.max_dns_names} DNS names for {who}, "
-            f"got {len(dns_names)}"
-        )
-    if len(set(dns_names)) != len(dns_names) or not all(map(is_dns_name, dns_names)):
-        raise Malformed(
-            f"expected different, lower-case DNS names for {who}, got others",
-            hint="no wildcards, no addresses",
-        )
