@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,6 +18,7 @@ from fltrust.coordinator.requests import RequestDesk, check_manual, checked_agai
 from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.coordinator.workloads import unexpired_with_workload
+from fltrust.enrollment.accounts import ACCOUNT_CLAIM, check_account
 from fltrust.enrollment.approvals import MANUAL
 from fltrust.enrollment.dns_names import check_dns_names
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
@@ -26,6 +27,7 @@ from fltrust.enrollment.registration import (
     admit_enrollment,
     approve,
     check_request,
+    check_standing,
     examine,
     refuse_used_key,
 )
@@ -136,7 +138,7 @@ class Enroller:
                     )
                     # 4. and 5.
                     if self.requests.policy.needed(approval, evidence=kind, protocol=request.protocol):
-                        self._check(approval, checked, work)
+                        self._check(approval, checked, work, kind)
                         outcome = self.requests.keep(request, checked, approval, work, evidence=kind)
                     else:
                         outcome = self.admit(approval, checked, work, evidence=kind)
@@ -190,9 +192,12 @@ class Enroller:
             self._sequencer.run(lambda work: self.requests.deliver(request_id, work))
         return outcome.issued
 
-    def _check(self, approval: Approval, checked: CheckedRequest, work: Work) -> None:
+    def _check(self, approval: Approval, checked: CheckedRequest, work: Work, evidence: str) -> None:
         """Raise where an approved request could not be issued as things stand."""
-        self._admissible(approval, checked, work)
+        if approval.account is not None:
+            self._entitled(approval, checked, work, evidence=evidence)
+        else:
+            self._admissible(approval, checked, work)
 
     def enroll(self, request: EnrollRequest) -> Issued:
         """As `submit`, for a caller who cannot wait: `ApprovalPending` where operators have to decide."""
@@ -235,31 +240,72 @@ class Enroller:
             self._sequencer.run(write)
 
     def admit(self, approval: Approval, checked: CheckedRequest, work: Work, *, evidence: str) -> Issued:
-        """Enroll under an approval that is already given, inside the caller's transaction."""
+        """Enroll under an approval that is already given, inside the caller's transaction.
+
+        One for an account issues the next certificate of a name that was opened for it (`open_for_account`).
+        """
+        if approval.account is not None:
+            who = self._entitled(approval, checked, work, evidence=evidence)
+            return self._issue(who, checked.public_key, work, dns_names=approval.dns_names)
         name = SpiffeId(self._settings.domain, approval.role, approval.name)
         standing = work.state.identities.get(name)
         who = self._admissible(approval, checked, work)
         if standing is not None and standing.standing is Standing.ACTIVE:
             self._supersede(who, work, actor=approval.granted_by)
         issued = self._issue(who, checked.public_key, work, dns_names=approval.dns_names)
+        self._record(who, approval, work, evidence=evidence, node_key=checked.node_key)
+        return issued
+
+    def open_for_account(self, approval: Approval, account: str, work: Work, *, evidence: str) -> SpiffeId:
+        """Enroll a name that gets its certificates later, for this account alone.
+
+        Inside the caller's transaction, which spent what was shown for it. Refusals as `submit`'s. A name
+        that is taken over leaves its certificates behind, barred.
+        """
+        who = SpiffeId(self._settings.domain, approval.role, approval.name)
+        standing = work.state.identities.get(who)
+        if standing is not None:
+            check_standing(who, standing, replace=approval.replace)
+            if standing.standing is Standing.ACTIVE:
+                self._supersede(who, work, actor=approval.granted_by)
+        check_dns_names(who.role, approval.dns_names, profiles=self._settings.profiles)
+        claims = {**approval.claims, ACCOUNT_CLAIM: account}
+        self._record(who, replace(approval, claims=claims), work, evidence=evidence, node_key=None)
+        return who
+
+    def _record(
+        self, who: SpiffeId, approval: Approval, work: Work, *, evidence: str, node_key: bytes | None
+    ) -> None:
+        """Write down who is enrolled, and take the epoch that says so."""
         work.tx.enrollments.put(
             EnrolledRecord(
                 who,
                 work.now,
                 approval.granted_by,
                 evidence,
-                checked.node_key,
+                node_key,
                 approval.dns_names,
                 approval.claims,
             )
         )
-        work.emit(
-            EventKind.ENROLLED,
-            actor=approval.granted_by,
-            subject=who,
-            node_key=checked.node_key,
+        work.emit(EventKind.ENROLLED, actor=approval.granted_by, subject=who, node_key=node_key)
+
+    def _entitled(
+        self, approval: Approval, checked: CheckedRequest, work: Work, *, evidence: str
+    ) -> SpiffeId:
+        """The identity, if its account may have its next certificate; see `check_account`."""
+        who = SpiffeId(self._settings.domain, approval.role, approval.name)
+        check_account(
+            who,
+            approval,
+            evidence=evidence,
+            standing=work.state.identities.get(who),
+            record=work.tx.enrollments.get(who),
         )
-        return issued
+        check_dns_names(who.role, approval.dns_names, profiles=self._settings.profiles)
+        refuse_used_key(checked.key_id, who, certificates=work.tx.certificates)
+        _refuse_too_many(who, work)
+        return who
 
     def renew(self, certificate: VerifiedCertificate, csr_der: bytes) -> Issued:
         """Issue the caller's next certificate, for a key that was never certified.
@@ -286,13 +332,7 @@ class Enroller:
             work.state.judge(asked_by, is_on_record=asked_by.spiffe_id == who)
             check_on_record(asked_by, work.tx)
             refuse_used_key(key, who, certificates=work.tx.certificates, kept=asked_by.key_id)
-            if work.tx.certificates.count_unexpired_of(who, now=work.now) >= MAX_LIVE_CERTIFICATES:
-                raise LimitExceeded(
-                    f"expected {who} to have fewer than {MAX_LIVE_CERTIFICATES} certificates in force",
-                    reason="too-many-certificates",
-                    hint="use the last one until older ones expire; if it was not you who renewed, tell an "
-                    "operator: your key is in other hands",
-                )
+            _refuse_too_many(who, work)
             return self._issue(who, public_key, work)
 
         return self._sequencer.run(issue)
@@ -344,6 +384,16 @@ def pending_error(pending: Pending) -> ApprovalPending:
         request_id=pending.request_id,
         retry_after=pending.retry_after.total_seconds(),
     )
+
+
+def _refuse_too_many(who: SpiffeId, work: Work) -> None:
+    if work.tx.certificates.count_unexpired_of(who, now=work.now) >= MAX_LIVE_CERTIFICATES:
+        raise LimitExceeded(
+            f"expected {who} to have fewer than {MAX_LIVE_CERTIFICATES} certificates in force",
+            reason="too-many-certificates",
+            hint="use the last one until older ones expire; if it was not you who renewed, tell an "
+            "operator: your key is in other hands",
+        )
 
 
 def record_of(leaf: x509.Certificate, who: SpiffeId) -> CertificateRecord:

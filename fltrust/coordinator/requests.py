@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 
@@ -24,7 +24,16 @@ from fltrust.enrollment.approvals import (
     count_approvals,
 )
 from fltrust.enrollment.registration import CheckedRequest
-from fltrust.enrollment.requests import CERTIFIED, OPEN, Request, RequestState, RequestStep, advance
+from fltrust.enrollment.requests import (
+    CERTIFIED,
+    OPEN,
+    Assignment,
+    Request,
+    RequestState,
+    RequestStep,
+    RequestView,
+    advance,
+)
 from fltrust.enrollment.types import Approval, EnrollRequest, Evidence, Issued, Pending
 from fltrust.errors import Conflict, LimitExceeded, Malformed, NotFound, PermissionDenied, RequestDenied
 from fltrust.identity import Name, Role, SpiffeId
@@ -37,26 +46,6 @@ MAX_OPEN = 4_096
 MAX_OPEN_OF_SOURCE = 16
 """The same from one source."""
 RETRY_AFTER = timedelta(seconds=15)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """Who a request without evidence is, as an operator decides it."""
-
-    role: Role
-    name: Name
-    dns_names: tuple[str, ...] = ()
-    replace: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestView:
-    """A request as operators see it: its state at this moment, and who said what."""
-
-    request: Request
-    decisions: tuple[Decision, ...]
-    count: int
-    """Operators whose approval counts now."""
 
 
 def digest_of(evidence: Evidence) -> bytes:
@@ -72,10 +61,11 @@ class RequestDesk:
         *,
         ledger: Ledger,
         policy: ApprovalPolicy,
-        check: Callable[[Approval, CheckedRequest, Work], None],
+        check: Callable[[Approval, CheckedRequest, Work, str], None],
         entropy: Callable[[int], bytes],
     ) -> None:
-        """`check` raises where an approved request could not be issued as things stand."""
+        """`check` raises where an approved request, with that kind of evidence, could not be issued as
+        things stand."""
         self._ledger = ledger
         self.policy = policy
         self._check = check
@@ -207,7 +197,7 @@ class RequestDesk:
             # 3.
             check_four_eyes(caller.spiffe_id, asked=_asker(known), needed=known.needed)
             # 4.
-            self._check(approval, checked_again(known), work)
+            self._check(approval, checked_again(known), work, known.evidence)
             if known.state is RequestState.SUBMITTED:
                 known = replace(known, state=advance(known.state, RequestStep.CHECK))
             # 5.

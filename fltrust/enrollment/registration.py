@@ -151,7 +151,7 @@ def admit_enrollment(
         raise Malformed(f"expected a node key from a participant and from nobody else, for {who}")
     # 2. and 3.
     if standing is not None:
-        _check_standing(who, standing, replace=approval.replace)
+        check_standing(who, standing, replace=approval.replace)
     # 4.
     refuse_used_key(request.key_id, who, certificates=certificates)
     # 5.
@@ -168,7 +168,9 @@ def admit_enrollment(
     return who
 
 
-def _check_standing(who: SpiffeId, standing: IdentityState, *, replace: bool) -> None:
+def check_standing(who: SpiffeId, standing: IdentityState, *, replace: bool) -> None:
+    """Return only if a name that stands like this may be enrolled; one that is enrolled or revoked needs an
+    approval that replaces, one on hold an operator who releases it."""
     if standing.standing is Standing.HELD:
         raise Revoked(
             f"{who} is on hold since epoch {standing.since}",

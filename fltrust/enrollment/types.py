@@ -111,6 +111,9 @@ class Approval:
     """DNS names that its certificates carry beside, for a role whose profile has room for them."""
     claims: Mapping[str, str] = field(default_factory=dict)
     """What the evidence says of who asks, for the operators who decide and for the record; nothing secret."""
+    account: str | None = None
+    """The account that the name was opened for before (ACME): this is its next certificate, and enrolls
+    nobody. See `fltrust.enrollment.accounts`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ requests = Table(
     Column("replace", Boolean, nullable=False),
     Column("granted_by", _SPIFFE_ID),
     Column("claims", Text, nullable=False),
+    Column("account", String(32)),
     Column("source", String(64), nullable=False),
     Column("needed", Integer, nullable=False),
     Column("submitted_at", Timestamp, nullable=False),

@@ -154,6 +154,7 @@ def _changing(request: Request) -> dict[str, object]:
         "replace": approval is not None and approval.replace,
         "granted_by": None if approval is None else text_of(approval.granted_by),
         "claims": json.dumps(dict(request.claims), sort_keys=True),
+        "account": None if approval is None else approval.account,
         "needed": request.needed,
         "expires_at": request.expires_at,
         "decided_at": request.decided_at,
@@ -174,6 +175,7 @@ def _request(row: Row[Any]) -> Request:
             granted_by=parse_id(row.granted_by),
             dns_names=tuple(json.loads(row.dns_names)),
             claims=claims,
+            account=row.account,
         )
     return Request(
         request_id=row.request_id,

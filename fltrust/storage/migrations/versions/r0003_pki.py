@@ -85,6 +85,7 @@ def _requests() -> None:
         sa.Column("replace", sa.Boolean(), nullable=False),
         sa.Column("granted_by", sa.String(length=256), nullable=True),
         sa.Column("claims", sa.Text(), nullable=False),
+        sa.Column("account", sa.String(length=32), nullable=True),
         sa.Column("source", sa.String(length=64), nullable=False),
         sa.Column("needed", sa.Integer(), nullable=False),
         sa.Column("submitted_at", sa.String(length=32), nullable=False),
