@@ -174,7 +174,7 @@ class _Validation:
     def _signer(
         self, crl: Crl, issuer: Facts, anchor: Facts, policy: PathPolicy, below: frozenset[bytes]
     ) -> bytes | None:
-        """6.3.3 f and g: the key that signed a CRL, if the issuer's or one with a path of its own to the anchor."""
+        """6.3.3 f and g: the key that signed a CRL: the issuer's, or one with its own path to the anchor."""
         key = (id(crl), issuer.der, anchor.der, below)
         if key not in self._signers:
             self._signers[key] = self._find_signer(crl, issuer, anchor, policy, below)
