@@ -47,6 +47,7 @@ _MODULES: Mapping[str, str | None] = {
     "rounds": "rounds",
     "lineage": "lineage",
     "trust": "trust",
+    "ocsp": "ocsp",
 }
 """Modules of this room, in the order of the help, and the group that each is; None: it registers commands."""
 
