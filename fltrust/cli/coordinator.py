@@ -98,6 +98,15 @@ def init(
     participant_lifetime: Annotated[
         str, typer.Option(help="How long a participant's certificate lives.")
     ] = "1h",
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PURPOSE=URI",
+            help="Use a key that is there ('fltrust keys generate') as root, issuing, tsa, ct or note key; "
+            "the others are made, in files.",
+            show_default=False,
+        ),
+    ] = None,
     passphrase_file: Passphrase = None,
     root_passphrase_file: RootPassphrase = None,
     as_json: AsJson = False,
@@ -107,6 +116,7 @@ def init(
     Refuses where there is one already. The addresses are what join tokens tell the sites.
     """
     from fltrust.cli.times import parse_duration
+    from fltrust.coordinator.key_choices import KeyChoices
     from fltrust.coordinator.process import CoordinatorSettings, initialise
     from fltrust.enrollment.approvals import ApprovalPolicy
     from fltrust.identity import Name, Role, TrustDomain
@@ -129,6 +139,7 @@ def init(
         operator=Name(operator),
         root_passphrase=_passphrase(root_passphrase_file, "root key", confirm=True),
         issuing_passphrase=_passphrase(passphrase_file, "issuing key", confirm=True),
+        keys=KeyChoices.parse(key or ()),
     )
     if as_json:
         print_json(

@@ -18,14 +18,18 @@ from fltrust.errors import FltrustError
 
 _EXTRAS = {
     "alembic": "coordinator",
+    "boto3": "aws",
+    "botocore": "aws",
     "flwr": "flower",
     "grpc_health": "coordinator",
     "grpc_reflection": "coordinator",
     "httpx": "flower",
+    "pkcs11": "pkcs11",
     "psycopg": "postgres",
     "sigstore": "sigstore",
     "sqlalchemy": "coordinator",
     "starlette": "coordinator",
+    "tpm2_pytss": "tpm",
     "uvicorn": "coordinator",
 }
 """What the base install leaves out, and the extra that brings it."""
@@ -35,6 +39,7 @@ DEBUG_VARIABLE = "FLTRUST_DEBUG"
 _MODULES: Mapping[str, str | None] = {
     "coordinator": "coordinator",
     "tokens": "token",
+    "keys": "keys",
     "log": "log",
     "site": None,
     "revocation": None,

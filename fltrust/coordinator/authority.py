@@ -16,6 +16,7 @@ from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.credentials import CredentialOffice
 from fltrust.coordinator.desks import open_desks
 from fltrust.coordinator.enroller import Enroller, record_of
+from fltrust.coordinator.key_usage import KeyUsageDesk
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.logbook import Logbook, certificate_subject
 from fltrust.coordinator.notary import NotaryKeys
@@ -124,6 +125,7 @@ class Authority:
             counters=self.counters,
         )
         self.notary = notary
+        self.key_usage = KeyUsageDesk(self.ledger, lambda: (ca.issuer.counter, *notary.counters))
         self.desks = open_desks(
             ledger=self.ledger,
             sequencer=self.sequencer,

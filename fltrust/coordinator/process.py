@@ -25,6 +25,8 @@ from fltrust.coordinator.folder import (
 )
 from fltrust.coordinator.identity import IdentityKeeper
 from fltrust.coordinator.key_choices import KeyChoices
+from fltrust.coordinator.key_destruction import DestructionReason, destroy_and_record
+from fltrust.coordinator.key_usage import KeyUsageReports
 from fltrust.coordinator.notary import make_notary_keys, open_notary
 from fltrust.coordinator.public_names import PublicNaming, load_naming, make_naming_key
 from fltrust.coordinator.status.office import PublishedElsewhere
@@ -34,7 +36,7 @@ from fltrust.enrollment.private import passphrase_from_environment
 from fltrust.enrollment.state import AgentRecord, StateDraft
 from fltrust.errors import Conflict
 from fltrust.files import make_private_folder
-from fltrust.identity import Digest, Name, Role
+from fltrust.identity import Digest, KeyId, Name, Role
 from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
 from fltrust.pki.profile_file import read_narrowed
 from fltrust.pki.profiles import builtin
@@ -42,6 +44,7 @@ from fltrust.pki.rollover import load_retired_issuers
 from fltrust.pki.root_revocation import load_root_crls
 from fltrust.storage import open_store
 from fltrust.tlog.entries import PublicNames
+from fltrust.tlog.keyacts import KeyDestroyed
 
 __all__ = ["CoordinatorSettings", "Made", "initialise", "issue_operator", "serve"]
 
@@ -128,6 +131,20 @@ def issue_operator(
     return state.folder
 
 
+def destroy_key(
+    folder: Path,
+    uri: str,
+    *,
+    reason: DestructionReason,
+    expect: KeyId | None,
+    issuing_passphrase: bytes,
+    clock: Clock | None = None,
+) -> KeyDestroyed:
+    """Destroy a key and record it in the log of the coordinator in `folder`, which must not be running."""
+    with _opened(folder, issuing_passphrase, clock or SystemClock()) as (authority, _):
+        return destroy_and_record(authority, uri, reason=reason, expect=expect)
+
+
 def serve(
     folder: Path,
     *,
@@ -158,7 +175,8 @@ def serve(
         if on_ready is not None:
             on_ready(f"{settings.domain}: {where}")
 
-    with _opened(folder, issuing_passphrase, clock or SystemClock()) as (authority, keeper):
+    opened = _opened(folder, issuing_passphrase, clock or SystemClock())
+    with opened as (authority, keeper), KeyUsageReports(authority.key_usage):
         CoordinatorServer(authority, keeper, settings=listening).run_forever(ready)
 
 

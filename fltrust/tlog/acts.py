@@ -16,6 +16,7 @@ from fltrust.errors import Malformed
 from fltrust.identity import Digest, Epoch, Role, RunId, TrustDomain
 from fltrust.strictjson import Fields
 from fltrust.tlog.approvals import EnrollmentRequestEntry, OperationEntry
+from fltrust.tlog.keyacts import KeyDestroyed, KeyUsed
 from fltrust.tlog.stated import MAX_NAME, PublicName, check_word, encode, take_name, type_name
 from fltrust.tlog.taints import Taint
 from fltrust.tlog.trustevents import TrustEventEntry
@@ -193,6 +194,8 @@ Act = (
     | Taint
     | EnrollmentRequestEntry
     | OperationEntry
+    | KeyUsed
+    | KeyDestroyed
 )
 
 ACTS: dict[str, type[Act]] = {
@@ -206,6 +209,8 @@ ACTS: dict[str, type[Act]] = {
         Taint,
         EnrollmentRequestEntry,
         OperationEntry,
+        KeyUsed,
+        KeyDestroyed,
     )
 }
 

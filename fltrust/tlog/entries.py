@@ -82,6 +82,8 @@ class LogKind(StrEnum):
     STATEMENT = "statement"
     """A Rekor body: a model, the provenance of an aggregate, or a status, countersigned."""
     TAINT = "taint"
+    KEY_USED = "key-used"
+    KEY_DESTROYED = "key-destroyed"
     ENROLLMENT_REQUEST = "enrollment-request"
     """One step of a request that operators decide."""
     OPERATION = "operation"

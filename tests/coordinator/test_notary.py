@@ -90,7 +90,7 @@ def test_a_wrong_passphrase_is_told(home: Home) -> None:
     assert "another" not in refused.value.message.replace("got another", "")
 
 
-@pytest.mark.parametrize("at", ["save_note_key", "save", "rename"])
+@pytest.mark.parametrize("at", ["save_note", "save", "rename"])
 def test_an_interrupted_start_leaves_nothing_half_and_the_next_one_finishes(
     home: Home, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
