@@ -38,6 +38,7 @@ from fltrust.errors import Conflict, NotFound
 from fltrust.identity import Epoch, Name, Role, SpiffeId
 from fltrust.keys.file import FileSigner, generate
 from fltrust.keys.signer import Signer
+from fltrust.pki.csr import create_csr
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.pki.verify import verify_certificate
 from fltrust.pki.workloads import agent_of
@@ -240,7 +241,7 @@ class Authority:
         this holds the CA and the database anyway. A name on hold stays refused.
         """
         signer = generate()
-        checked = CheckedRequest(signer.public_key, signer.key_id, None)
+        checked = CheckedRequest(signer.public_key, signer.key_id, None, create_csr(signer))
         approval = Approval(Role.OPERATOR, name, replace)
         with self.counters.refusals(), self.ledger.writing() as work:
             return signer, self.enroller.admit(approval, checked, work, evidence="bootstrap")

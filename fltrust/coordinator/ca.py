@@ -6,10 +6,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cryptography import x509
+
 from fltrust.errors import Conflict
 from fltrust.identity import TrustDomain
-from fltrust.pki.issuing import Issuer
+from fltrust.pki.ca_certificates import is_issued_by
+from fltrust.pki.issuing import Issuer, SvidIssuer
 from fltrust.pki.types import TrustBundle
+from fltrust.pki.upstream import UpstreamIssuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +21,29 @@ class InForce:
     """One moment of a trust domain: who issues, and under which roots."""
 
     issuer: Issuer
+    """Our own issuing CA: it signs what it alone can, and everything where there is no upstream."""
     bundle: TrustBundle
+    upstream: UpstreamIssuer | None = None
+    cross: tuple[x509.Certificate, ...] = ()
+    """Roots of ours, certified by other roots of ours: for who knows only the other one yet."""
+
+    def above(self, issuing: x509.Certificate) -> tuple[x509.Certificate, ...]:
+        """What follows an issuing CA's certificate in a chain: its root as certified by roots of the bundle
+        beside it, while there are any."""
+        return tuple(
+            cross
+            for cross in self.cross
+            if is_issued_by(issuing, cross) and any(is_issued_by(cross, root) for root in self.bundle.roots)
+        )
+
+    @property
+    def svids(self) -> SvidIssuer:
+        """Who issues to enrolled identities."""
+        return self.issuer if self.upstream is None else self.upstream
 
     def __post_init__(self) -> None:
+        if self.upstream is not None and self.upstream.domain != self.bundle.domain:
+            raise Conflict(f"expected an upstream of {self.bundle.domain}, got {self.upstream.domain}'s")
         if self.issuer.domain != self.bundle.domain:
             raise Conflict(
                 f"expected an issuer and a bundle of one trust domain, got {self.issuer.domain} and "
@@ -33,8 +57,15 @@ class CurrentCa:
     Safe to read from many threads. Only `replace` changes it, after what it says is durable.
     """
 
-    def __init__(self, issuer: Issuer, bundle: TrustBundle) -> None:
-        self._now = InForce(issuer, bundle)
+    def __init__(
+        self,
+        issuer: Issuer,
+        bundle: TrustBundle,
+        *,
+        upstream: UpstreamIssuer | None = None,
+        cross: tuple[x509.Certificate, ...] = (),
+    ) -> None:
+        self._now = InForce(issuer, bundle, upstream, cross)
         self._lock = threading.Lock()
         self._listeners: list[Callable[[InForce], None]] = []
 
@@ -55,14 +86,25 @@ class CurrentCa:
     def domain(self) -> TrustDomain:
         return self._now.bundle.domain
 
-    def replace(self, *, issuer: Issuer | None = None, bundle: TrustBundle | None = None) -> InForce:
+    def replace(
+        self,
+        *,
+        issuer: Issuer | None = None,
+        bundle: TrustBundle | None = None,
+        cross: tuple[x509.Certificate, ...] | None = None,
+    ) -> InForce:
         """Put another issuer, bundle or both in force, then tell the listeners in this thread.
 
         `Conflict` for another trust domain, and for a bundle whose sequence is not higher.
         """
         with self._lock:
             before = self._now
-            after = InForce(issuer or before.issuer, bundle or before.bundle)
+            after = InForce(
+                issuer or before.issuer,
+                bundle or before.bundle,
+                before.upstream,
+                before.cross if cross is None else cross,
+            )
             if after.issuer.domain != before.issuer.domain:
                 raise Conflict(f"expected a CA of {before.issuer.domain}, got one of {after.issuer.domain}")
             if bundle is not None and bundle.sequence <= before.bundle.sequence:

@@ -246,13 +246,13 @@ class Enroller:
         """
         if approval.account is not None:
             who = self._entitled(approval, checked, work, evidence=evidence)
-            return self._issue(who, checked.public_key, work, dns_names=approval.dns_names)
+            return self._issue(who, checked.public_key, work, checked.csr_der, dns_names=approval.dns_names)
         name = SpiffeId(self._settings.domain, approval.role, approval.name)
         standing = work.state.identities.get(name)
         who = self._admissible(approval, checked, work)
         if standing is not None and standing.standing is Standing.ACTIVE:
             self._supersede(who, work, actor=approval.granted_by)
-        issued = self._issue(who, checked.public_key, work, dns_names=approval.dns_names)
+        issued = self._issue(who, checked.public_key, work, checked.csr_der, dns_names=approval.dns_names)
         self._record(who, approval, work, evidence=evidence, node_key=checked.node_key)
         return issued
 
@@ -333,7 +333,7 @@ class Enroller:
             check_on_record(asked_by, work.tx)
             refuse_used_key(key, who, certificates=work.tx.certificates, kept=asked_by.key_id)
             _refuse_too_many(who, work)
-            return self._issue(who, public_key, work)
+            return self._issue(who, public_key, work, csr_der)
 
         return self._sequencer.run(issue)
 
@@ -355,6 +355,7 @@ class Enroller:
         who: SpiffeId,
         public_key: LeafKey,
         work: Work,
+        csr_der: bytes | None,
         *,
         dns_names: Sequence[str] | None = None,
     ) -> Issued:
@@ -362,12 +363,15 @@ class Enroller:
         if dns_names is None:
             dns_names = self._dns_names_of(who, work)
         lifetime = self._settings.lifetime_of(who.role)
-        draft = Draft.of(who, public_key, now=work.now, lifetime=lifetime, dns_names=dns_names)
+        draft = Draft.of(
+            who, public_key, now=work.now, lifetime=lifetime, dns_names=dns_names, csr_der=csr_der
+        )
         ca = self._ca.now
-        leaf = ca.issuer.redeem(draft)
+        leaf = ca.svids.redeem(draft)
         work.add_certificate(record_of(leaf, who))
-        chain = (leaf.public_bytes(Encoding.DER), ca.issuer.certificate.public_bytes(Encoding.DER))
-        return Issued(who, chain, ca.bundle)
+        issuing = ca.svids.certificate
+        chain = (leaf, issuing, *ca.above(issuing))
+        return Issued(who, tuple(c.public_bytes(Encoding.DER) for c in chain), ca.bundle)
 
     def _dns_names_of(self, who: SpiffeId, work: Work) -> Sequence[str]:
         if not self._settings.profiles.leaves[who.role].max_dns_names:

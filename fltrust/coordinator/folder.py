@@ -24,6 +24,7 @@ from fltrust.coordinator.evidence_settings import EvidenceSettings
 from fltrust.coordinator.protocol_settings import ProtocolSettings
 from fltrust.coordinator.settings import AuthoritySettings, WitnessSetting
 from fltrust.coordinator.status_settings import StatusSettings
+from fltrust.coordinator.upstream_settings import UpstreamSettings
 from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.errors import Malformed
 from fltrust.files import read_bounded, write_durably
@@ -58,6 +59,7 @@ _KEYS = {
     "approvals",
     "evidence",
     "protocols",
+    "upstream",
 }
 _PLAIN = re.compile(r"[^\x00-\x1f\"\\\x7f]*\Z")
 
@@ -96,6 +98,8 @@ class CoordinatorSettings:
     status: StatusSettings = field(default_factory=StatusSettings)
     """How long what is said of revocation is good."""
     protocols: ProtocolSettings = field(default_factory=ProtocolSettings)
+    upstream: UpstreamSettings | None = None
+    """Another CA that issues to enrolled identities."""
 
     def __post_init__(self) -> None:
         self.for_authority()  # bounds lifetimes
@@ -155,6 +159,7 @@ class CoordinatorSettings:
         lines += policy_to_toml(self.approvals)
         lines += self.status.to_toml()
         lines += self.protocols.to_toml()
+        lines += [] if self.upstream is None else self.upstream.to_toml()
         for witness in self.witnesses:
             lines += ["", "[[witnesses]]", f'url = "{witness.url}"', f'vkey = "{witness.key}"']
         return "\n".join(lines) + "\n"
@@ -178,6 +183,7 @@ class CoordinatorSettings:
             listen=_text(found, "listen"),
             public=_text(found, "public"),
             listen_public=_text(found, "listen-public"),
+            upstream=UpstreamSettings.from_table(found.get("upstream")),
             public_url=_public_url(_text(found, "public-url")),
             services=_text(found, "services"),
             listen_services=_text(found, "listen-services"),

@@ -39,9 +39,11 @@ from fltrust.files import make_private_folder
 from fltrust.identity import Digest, KeyId, Name, Role
 from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
 from fltrust.pki.profile_file import read_narrowed
-from fltrust.pki.profiles import builtin
+from fltrust.pki.profiles import Profiles, builtin
 from fltrust.pki.rollover import load_retired_issuers
 from fltrust.pki.root_revocation import load_root_crls
+from fltrust.pki.types import TrustBundle
+from fltrust.pki.upstream import UpstreamIssuer, open_upstream
 from fltrust.storage import open_store
 from fltrust.tlog.entries import PublicNames
 from fltrust.tlog.keyacts import KeyDestroyed
@@ -186,6 +188,16 @@ def _naming(folder: Path, settings: CoordinatorSettings, passphrase: bytes) -> P
     return load_naming(folder / NAMING_KEY_FILE, passphrase=passphrase)
 
 
+def _upstream(
+    settings: CoordinatorSettings, bundle: TrustBundle, profiles: Profiles
+) -> UpstreamIssuer | None:
+    if settings.upstream is None:
+        return None
+    from fltrust.coordinator.vault import VaultMount
+
+    return open_upstream(VaultMount(settings.upstream), roots=bundle.roots, profiles=profiles)
+
+
 @contextmanager
 def _opened(
     folder: Path, issuing_passphrase: bytes, clock: Clock
@@ -199,7 +211,8 @@ def _opened(
         profiles=profiles,
         public_url=settings.public_url,
     )
-    ca = CurrentCa(issuer, load_bundle(folder / "ca"))
+    bundle = load_bundle(folder / "ca")
+    ca = CurrentCa(issuer, bundle, upstream=_upstream(settings, bundle, profiles))
     with open_store(settings.database_url(folder)) as store:
         # Under the database's lock: nobody else makes or renews these.
         notary = open_notary(folder, ca, passphrase=issuing_passphrase, clock=clock)

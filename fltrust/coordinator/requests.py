@@ -373,7 +373,7 @@ def _asker(known: Request) -> SpiffeId | None:
 
 def checked_again(known: Request) -> CheckedRequest:
     """The request's keys, which were checked when it came in."""
-    return CheckedRequest(parse_request(known.csr_der), known.key_id, known.node_key)
+    return CheckedRequest(parse_request(known.csr_der), known.key_id, known.node_key, known.csr_der)
 
 
 def _known(request: Request | None) -> Request:

@@ -41,6 +41,8 @@ class CheckedRequest:
     public_key: LeafKey
     key_id: KeyId
     node_key: bytes | None
+    csr_der: bytes | None = None
+    """The request itself, for an issuing CA that wants to see it."""
 
 
 def check_request(request: EnrollRequest) -> CheckedRequest:
@@ -63,7 +65,8 @@ def check_request(request: EnrollRequest) -> CheckedRequest:
             csr_der=request.csr_der,
             evidence=request.evidence,
         )
-    return CheckedRequest(public_key, KeyId.of_spki(spki_der(public_key)), request.node_key)
+    key_id = KeyId.of_spki(spki_der(public_key))
+    return CheckedRequest(public_key, key_id, request.node_key, request.csr_der)
 
 
 class JoinTokenChecker:

@@ -70,6 +70,22 @@ class AnyDraft(Protocol):
     def not_after(self) -> datetime: ...
 
 
+class SvidIssuer(Protocol):
+    """Issues to enrolled identities: our own issuing CA (`Issuer`), or another's (`pki.upstream`)."""
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The CA's own certificate: what follows a leaf in its chain."""
+        ...
+
+    @property
+    def domain(self) -> TrustDomain: ...
+
+    def redeem(self, draft: Draft) -> x509.Certificate:
+        """Issue the draft's certificate, once, held against draft and profile; or raise, with it spent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Draft:
     """One certificate to be. A draft is an occasion: two with the same content are two drafts."""
