@@ -53,6 +53,7 @@ _MODULES: Mapping[str, str | None] = {
     "lineage": "lineage",
     "trust": "trust",
     "ocsp": "ocsp",
+    "ca": "ca",
 }
 """Modules of this room, in the order of the help, and the group that each is; None: it registers commands."""
 
