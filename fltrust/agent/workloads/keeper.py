@@ -141,6 +141,11 @@ class WorkloadKeeper:
                 )
             return served if served.version > version else None
 
+    def refresh(self) -> None:
+        """Get another certificate now, in the keeper's thread."""
+        self._due = None
+        self._wake.set()
+
     def stir(self) -> None:
         """Wake every wait, to look again whether somebody still listens."""
         with self._changed:
@@ -237,8 +242,8 @@ class WorkloadKeeper:
                 return
             certificate = served.credentials.certificate
             if certificate.serial in event.serials or certificate.key_id in event.keys:
-                self._served, self._due = None, None
-                self._wake.set()
+                self._served = None
+                self.refresh()
 
     def _run(self) -> None:
         while not self._stopping:
