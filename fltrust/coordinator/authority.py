@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
+from fltrust.coordinator.bulk import BulkOffice
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.certificate_record import CertificateRecords
 from fltrust.coordinator.counters import Counters
@@ -23,12 +24,15 @@ from fltrust.coordinator.notary import NotaryKeys
 from fltrust.coordinator.opening import open_log
 from fltrust.coordinator.operations import Operations
 from fltrust.coordinator.ports import Store
+from fltrust.coordinator.presence import Presence
 from fltrust.coordinator.public_names import PublicNaming
 from fltrust.coordinator.rounds import RoundDesk, SigningIdentity
+from fltrust.coordinator.sensitive import BulkRevoke, ReleaseHold
 from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.session import Caller, Session
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.coordinator.status.office import PublishedElsewhere, StatusOffice
+from fltrust.coordinator.succession import CaHome, Succession
 from fltrust.coordinator.tokens import TokenOffice
 from fltrust.enrollment.mackeys import MASTER_BYTES, MacKeys
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
@@ -61,7 +65,8 @@ class Authority:
     under which names participants stand in the log (left out: their SPIFFE IDs); both are for good, see
     `open_log`. `mac_keys` are shared with clients of other protocols (left out: for this object's life).
     `checkers` judge other evidence than join tokens. `published` is what status is published of beside the CA
-    in force: issuing CAs that retired, and the roots' own CRLs.
+    in force: issuing CAs that retired, and the roots' own CRLs. `home` is where the CA is kept; without it,
+    it cannot be replaced while this object lives.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Authority:
         mac_keys: MacKeys | None = None,
         checkers: Sequence[EvidenceChecker] = (),
         published: PublishedElsewhere | None = None,
+        home: CaHome | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         if ca.domain != settings.domain:
@@ -136,6 +142,18 @@ class Authority:
             log_key=self.log_key,
             counters=self.counters,
         )
+        if home is not None:
+            succession = Succession(ca, home, self.desks.taints)
+            for executor in succession.executors():
+                self.operations.register(executor)
+            with self.ledger.reading() as tx:
+                succession.settle(tx)
+        self.bulk = BulkOffice(
+            ledger=self.ledger, ca=ca, domain=settings.domain, enroller=self.enroller, tokens=self.tokens
+        )
+        self.presence = Presence()
+        self.operations.register(ReleaseHold(settings.domain))
+        self.operations.register(BulkRevoke(settings.domain, self.desks.taints))
         self.use_identity(signer, chain)
         for issued in notary.tsa_history:
             self._log_tsa(issued[0])
@@ -174,6 +192,7 @@ class Authority:
         if not self._records.knows(certificate):
             with self.ledger.reading() as tx:
                 self._records.check(certificate, tx)
+        self.presence.note(certificate.spiffe_id, self.now())
 
     def events(self, after: Epoch, limit: int, *, reader: SpiffeId | None) -> tuple[TrustEvent, ...]:
         """At most `limit` (and 1,000) events after an epoch, from the table, as `reader` may read them.
@@ -291,4 +310,5 @@ def _enrollment(
         since_epoch=int(standing.since),
         certificate_serial=None if newest is None else newest.serial.hex,
         certificate_not_after=None if newest is None else newest.not_after,
+        dns_names=record.dns_names,
     )

@@ -32,8 +32,12 @@ class ServedCertificate:
     alive until nobody can be between the two steps any more.
     """
 
-    def __init__(self, identity: CoordinatorIdentity, bundle: TrustBundle, *, require_client: bool) -> None:
-        self._roots = bundle_to_pem(bundle) if require_client else None
+    def __init__(
+        self, identity: CoordinatorIdentity, bundle: Callable[[], TrustBundle], *, require_client: bool
+    ) -> None:
+        """`bundle` is asked whenever a certificate is put in: clients under its roots may connect."""
+        self._bundle = bundle
+        self._require_client = require_client
         self._lock = threading.Lock()
         self._pending: grpc.ServerCertificateConfiguration | None = None
         self._on_question: Callable[[], None] = lambda: None
@@ -67,9 +71,8 @@ class ServedCertificate:
                 self._on_question = lambda: None
 
     def _configuration(self, identity: CoordinatorIdentity) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration(
-            [(identity.key_pem(), identity.chain_pem)], self._roots
-        )
+        roots = bundle_to_pem(self._bundle()) if self._require_client else None
+        return grpc.ssl_server_certificate_configuration([(identity.key_pem(), identity.chain_pem)], roots)
 
     def _answer(self) -> grpc.ServerCertificateConfiguration | None:
         """gRPC's question, from a thread of its own; None says "unchanged"."""

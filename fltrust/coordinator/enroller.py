@@ -97,7 +97,7 @@ class Enroller:
         self._settings = settings
         self._checkers = checkers
         self.requests = RequestDesk(
-            ledger=ledger, policy=settings.approvals, check=self._check, entropy=entropy
+            ledger=ledger, policy=settings.approvals, check=self.check, entropy=entropy
         )
 
     def submit(self, request: EnrollRequest) -> Issued | Pending:
@@ -138,7 +138,7 @@ class Enroller:
                     )
                     # 4. and 5.
                     if self.requests.policy.needed(approval, evidence=kind, protocol=request.protocol):
-                        self._check(approval, checked, work, kind)
+                        self.check(approval, checked, work, kind)
                         outcome = self.requests.keep(request, checked, approval, work, evidence=kind)
                     else:
                         outcome = self.admit(approval, checked, work, evidence=kind)
@@ -173,13 +173,13 @@ class Enroller:
 
     def _issued_before(self, found: Request, work: Work) -> Issued:
         record = None if found.serial is None else work.tx.certificates.by_serial(found.serial)
-        if record is None or found.issuer_der is None or record.not_after <= work.now:
+        if record is None or record.not_after <= work.now:
             raise RequestDenied(
                 "the certificate of this request has run out",
                 reason="request-expired",
                 hint="ask anew, with a new key",
             )
-        return Issued(record.spiffe_id, (record.der, found.issuer_der), self._ca.bundle)
+        return Issued(record.spiffe_id, (record.der, *found.issuers), self._ca.bundle)
 
     def _hand_over(self, outcome: Issued | Pending | RequestDenied | _Collected) -> Issued | Pending:
         """After the commit: a refusal is raised, and what is handed over is written down as delivered."""
@@ -192,7 +192,7 @@ class Enroller:
             self._sequencer.run(lambda work: self.requests.deliver(request_id, work))
         return outcome.issued
 
-    def _check(self, approval: Approval, checked: CheckedRequest, work: Work, evidence: str) -> None:
+    def check(self, approval: Approval, checked: CheckedRequest, work: Work, evidence: str) -> None:
         """Raise where an approved request could not be issued as things stand."""
         if approval.account is not None:
             self._entitled(approval, checked, work, evidence=evidence)
@@ -336,6 +336,21 @@ class Enroller:
             return self._issue(who, public_key, work, csr_der)
 
         return self._sequencer.run(issue)
+
+    def issue_next(self, who: SpiffeId, checked: CheckedRequest, work: Work) -> Issued:
+        """Issue the next certificate of an identity that stands well, for a new key that it vouches for.
+
+        Inside the caller's transaction, which has checked both.
+        """
+        refuse_used_key(checked.key_id, who, certificates=work.tx.certificates)
+        _refuse_too_many(who, work)
+        return self._issue(who, checked.public_key, work, checked.csr_der)
+
+    def resume(self, known: Request, work: Work) -> Issued | Pending | RequestDenied:
+        """Where a request stands for who sends it again, inside the caller's transaction; issued now if it
+        was approved. A refusal is returned, so that what led to it can be written down."""
+        outcome = self._resume(known, work)
+        return outcome.issued if isinstance(outcome, _Collected) else outcome
 
     def _supersede(self, who: SpiffeId, work: Work, *, actor: SpiffeId | None) -> None:
         """Bar the certificates that a replaced enrollment leaves behind."""

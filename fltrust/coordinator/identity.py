@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
@@ -30,7 +31,7 @@ class CoordinatorIdentity:
     @property
     def chain_pem(self) -> bytes:
         """Leaf first, without the root: what a TLS server shows."""
-        return chain_to_pem(self.certificate.chain)
+        return chain_to_pem([x509.load_der_x509_certificate(der) for der in self.chain_der])
 
     def key_pem(self) -> bytes:
         """The private key, in the clear, for a TLS library in this process. Hand it over and drop it."""
@@ -44,15 +45,17 @@ def issue_identity(
     clock: Clock,
     lifetime: timedelta | None = None,
     dns_names: tuple[str, ...] = (),
+    above: tuple[x509.Certificate, ...] = (),
 ) -> CoordinatorIdentity:
     """Issue the coordinator a certificate for a new key; it is verified before it is returned.
 
-    `dns_names` stand in it beside its own, for clients of other makes that look for the host they dialled.
+    `dns_names` stand in it beside its own, for clients of other makes that look for the host they dialled;
+    what is `above` the issuing CA's certificate is shown with it (`InForce.above`).
     """
     who, signer, now = SpiffeId(issuer.domain, Role.COORDINATOR, None), generate(), clock.now()
     lifetime = lifetime or issuer.profiles.leaves[Role.COORDINATOR].default_lifetime
     leaf = issuer.redeem(Draft.of(who, signer.public_key, now=now, lifetime=lifetime, dns_names=dns_names))
-    chain = (leaf.public_bytes(Encoding.DER), issuer.certificate.public_bytes(Encoding.DER))
+    chain = tuple(c.public_bytes(Encoding.DER) for c in (leaf, issuer.certificate, *above))
     certificate = verify_certificate(
         chain, bundle=bundle, at=now, expect_role=Role.COORDINATOR, purpose="server"
     )
@@ -85,9 +88,7 @@ class IdentityKeeper:
     def current(self) -> CoordinatorIdentity:
         """The identity to use now; renews it first when that is due."""
         with self._lock:
-            # A certificate of an issuing CA that was replaced is replaced too.
-            is_superseded = self._identity.certificate.chain[1:] != (self._ca.issuer.certificate,)
-            if is_superseded or self._clock.now() >= self._due:
+            if self._is_superseded() or self._clock.now() >= self._due:
                 self._identity = self._issue()
                 self._due = self._due_at()
             return self._identity
@@ -98,10 +99,22 @@ class IdentityKeeper:
         with self._lock:
             return self._due
 
+    def _is_superseded(self) -> bool:
+        """Whether its issuing CA was replaced, or what is shown with it."""
+        ca = self._ca.now
+        issuing = ca.issuer.certificate
+        chain = tuple(c.public_bytes(Encoding.DER) for c in (issuing, *ca.above(issuing)))
+        return self._identity.chain_der[1:] != chain
+
     def _issue(self) -> CoordinatorIdentity:
         ca = self._ca.now
         return issue_identity(
-            ca.issuer, ca.bundle, clock=self._clock, lifetime=self._lifetime, dns_names=self._dns_names
+            ca.issuer,
+            ca.bundle,
+            clock=self._clock,
+            lifetime=self._lifetime,
+            dns_names=self._dns_names,
+            above=ca.above(ca.issuer.certificate),
         )
 
     def _due_at(self) -> datetime:

@@ -15,6 +15,7 @@ from cryptography import x509
 from fltrust.clock import Clock, SystemClock
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.ca import CurrentCa
+from fltrust.coordinator.ca_home import CaFolder
 from fltrust.coordinator.folder import (
     NAMING_KEY_FILE,
     PROFILES_FILE,
@@ -40,7 +41,7 @@ from fltrust.identity import Digest, KeyId, Name, Role
 from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
 from fltrust.pki.profile_file import read_narrowed
 from fltrust.pki.profiles import Profiles, builtin
-from fltrust.pki.rollover import load_retired_issuers
+from fltrust.pki.rollover import load_cross_certificates, load_retired_issuers
 from fltrust.pki.root_revocation import load_root_crls
 from fltrust.pki.types import TrustBundle
 from fltrust.pki.upstream import UpstreamIssuer, open_upstream
@@ -212,7 +213,12 @@ def _opened(
         public_url=settings.public_url,
     )
     bundle = load_bundle(folder / "ca")
-    ca = CurrentCa(issuer, bundle, upstream=_upstream(settings, bundle, profiles))
+    ca = CurrentCa(
+        issuer,
+        bundle,
+        upstream=_upstream(settings, bundle, profiles),
+        cross=load_cross_certificates(folder / "ca"),
+    )
     with open_store(settings.database_url(folder)) as store:
         # Under the database's lock: nobody else makes or renews these.
         notary = open_notary(folder, ca, passphrase=issuing_passphrase, clock=clock)
@@ -234,6 +240,13 @@ def _opened(
             checkers=settings.evidence.checkers(folder, settings.domain, clock=clock),
             clock=clock,
             settings=settings.for_authority(profiles),
+            home=CaFolder(
+                folder / "ca",
+                passphrase=issuing_passphrase,
+                clock=clock,
+                profiles=profiles,
+                public_url=settings.public_url,
+            ),
             published=PublishedElsewhere(
                 retired=load_retired_issuers(
                     folder / "ca",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,7 @@ import grpc
 
 from fltrust.clock import Clock, SystemClock
 from fltrust.coordinator.authority import Authority
+from fltrust.coordinator.ca import InForce
 from fltrust.coordinator.certificates import ServedCertificate
 from fltrust.coordinator.feed import Feed
 from fltrust.coordinator.gate import Gate
@@ -28,6 +29,7 @@ from fltrust.coordinator.serve import serve_until_signalled
 from fltrust.coordinator.services_port import ServicesPort
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.errors import Conflict
+from fltrust.pki.types import TrustBundle
 from fltrust.wire.artifacts import MAX_COUNTERSIGN
 
 _log = logging.getLogger(__name__)
@@ -234,7 +236,7 @@ class CoordinatorServer:
         options = self._options(largest=MAX_COUNTERSIGN if require_client else 0)
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls)
         server.add_generic_rpc_handlers((port,))
-        certificate = ServedCertificate(identity, self._authority.bundle(), require_client=require_client)
+        certificate = ServedCertificate(identity, self._authority.bundle, require_client=require_client)
         try:
             taken = server.add_secure_port(address, certificate.credentials)
         except RuntimeError:
@@ -270,22 +272,47 @@ class CoordinatorServer:
         ]
 
     async def _renew(self, served: CoordinatorIdentity) -> None:
-        """Follow the keeper: it renews in time, we take what it has to both ports."""
-        while True:
-            await asyncio.sleep(_RENEWAL_POLL)
-            try:
-                identity = await asyncio.to_thread(lambda: self._keeper.current)
-                if identity is served:
-                    continue
+        """Follow the keeper and the CA in force: what they have is taken to every port.
+
+        A renewed certificate within `_RENEWAL_POLL`, another CA or other roots at once.
+        """
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+        bundle = self._authority.bundle()
+
+        def note(_now: InForce) -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        end = self._authority.ca.subscribe(note)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_RENEWAL_POLL):
+                        await changed.wait()
+                changed.clear()
+                served, bundle = await self._follow(served, bundle)
+        finally:
+            end()
+
+    async def _follow(
+        self, served: CoordinatorIdentity, bundle: TrustBundle
+    ) -> tuple[CoordinatorIdentity, TrustBundle]:
+        """Serve with what is in force, unless that is these two; returns what is served with."""
+        try:
+            identity = await asyncio.to_thread(lambda: self._keeper.current)
+            roots = self._authority.bundle()
+            if identity is served and roots is bundle:
+                return served, bundle
+            if identity is not served:
                 # First it signs receipts and is on record, then it is shown to anybody.
                 use = partial(self._authority.use_identity, identity.signer, identity.chain_der)
                 await self._writes.run(use)
-                for listener in self._listeners:
-                    await listener.certificate.replace(identity, listener.address)
-                if self._services is not None:
-                    await asyncio.to_thread(self._services.tls.use, identity)
-                served = identity
-                self._authority.counters.add("server.certificate-renewed")
-                _log.info("serving with certificate %s", identity.certificate.serial.hex)
-            except Exception:  # whatever broke, the certificate still runs out
-                _log.exception("renewing the server's certificate failed, trying again")
+            for listener in self._listeners:
+                await listener.certificate.replace(identity, listener.address)
+            if self._services is not None:
+                await asyncio.to_thread(self._services.tls.use, identity)
+            self._authority.counters.add("server.certificate-renewed")
+            _log.info("serving with certificate %s", identity.certificate.serial.hex)
+            return identity, roots
+        except Exception:  # whatever broke, the certificate still runs out
+            _log.exception("renewing the server's certificate failed, trying again")
+            return served, bundle

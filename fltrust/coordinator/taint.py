@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from fltrust.artifacts.keeping import AggregateRecord, ContributionRecord, ModelRecord, Taint, TaintedKind
@@ -84,6 +84,24 @@ class TaintDesk:
         compromise = _compromise(work.tx, event)
         if compromise is None or compromise.who.role is not Role.PARTICIPANT:
             return None
+        return self._taint(work, compromise)
+
+    def disown(self, work: Work, event: TrustEvent) -> int:
+        """Taint what holds updates that were signed, since a CA's key was in other hands, with certificates
+        that nobody was issued here; returns how many updates those are."""
+        since, count = event.compromised_since or datetime(1970, 1, 1, tzinfo=UTC), 0
+        for who in [name for name in work.state.identities if name.role is Role.PARTICIPANT]:
+            signed = work.tx.contributions.of(who, since=since)
+            if not signed:
+                continue
+            issued = {Digest.sha256_of(record.der) for record in work.tx.certificates.of(who)}
+            forged = frozenset(item.certificate for item in signed) - issued
+            if forged:
+                count += sum(item.certificate in forged for item in signed)
+                self._taint(work, Compromise(who, event.epoch, since, forged))
+        return count
+
+    def _taint(self, work: Work, compromise: Compromise) -> BlastRadius:
         found = blast_radius(work.tx, compromise.who, compromise.since, certificates=compromise.certificates)
         known = _known_of(work.tx, compromise.who)
         aggregates = [

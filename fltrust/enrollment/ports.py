@@ -104,6 +104,14 @@ class CertificateStore(Protocol):
         """Every certificate of this key, the one that ends last first: all of one identity."""
         ...
 
+    def of(self, who: SpiffeId) -> tuple[CertificateRecord, ...]:
+        """Every certificate that `who` was ever issued."""
+        ...
+
+    def count_issued_by(self, issuer: CaKeyId) -> int:
+        """How many certificates on record a CA's key signed."""
+        ...
+
     def unexpired_of(self, who: SpiffeId, *, now: datetime) -> tuple[CertificateRecord, ...]: ...
 
     def count_unexpired_of(self, who: SpiffeId, *, now: datetime) -> int: ...
@@ -114,6 +122,10 @@ class CertificateStore(Protocol):
 
     def all(self) -> tuple[CertificateRecord, ...]:
         """Every certificate, in the order in which they became valid."""
+        ...
+
+    def count_live(self, *, now: datetime) -> dict[SpiffeId, int]:
+        """How many certificates that have not expired each identity has."""
         ...
 
     def newest(self) -> dict[SpiffeId, CertificateRecord]:

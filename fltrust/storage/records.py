@@ -218,6 +218,19 @@ class Certificates:
         )
         return tuple(map(_certificate, rows))
 
+    def of(self, who: SpiffeId) -> tuple[CertificateRecord, ...]:
+        table = tables.certificates
+        rows = self._connection.execute(
+            select(table).where(table.c.spiffe_id == str(who)).order_by(table.c.not_after, table.c.serial)
+        )
+        return tuple(map(_certificate, rows))
+
+    def count_issued_by(self, issuer: CaKeyId) -> int:
+        table = tables.certificates
+        return self._connection.execute(
+            select(func.count()).where(table.c.issuer == str(issuer))
+        ).scalar_one()
+
     def unexpired_of(self, who: SpiffeId, *, now: datetime) -> tuple[CertificateRecord, ...]:
         table = tables.certificates
         rows = self._connection.execute(
@@ -232,6 +245,15 @@ class Certificates:
         return self._connection.execute(
             select(func.count()).where(table.c.spiffe_id == str(who), table.c.not_after >= now)
         ).scalar_one()
+
+    def count_live(self, *, now: datetime) -> dict[SpiffeId, int]:
+        table = tables.certificates
+        rows = self._connection.execute(
+            select(table.c.spiffe_id, func.count().label("live"))
+            .where(table.c.not_after >= now)
+            .group_by(table.c.spiffe_id)
+        )
+        return {SpiffeId.parse(row.spiffe_id): row.live for row in rows}
 
     def newest_of(self, who: SpiffeId) -> CertificateRecord | None:
         table = tables.certificates

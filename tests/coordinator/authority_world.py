@@ -15,6 +15,7 @@ from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.identity import CoordinatorIdentity, issue_identity
 from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.public_names import PublicNaming
+from fltrust.coordinator.succession import CaHome
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.identity import Digest, KeyId, Name, NodeId, Role, RunId, SpiffeId, TrustDomain
@@ -113,7 +114,14 @@ class Authorities:
 class World:
     """One coordinator on one database, with an operator; `reopen` is its crash and restart."""
 
-    def __init__(self, url: str, *, ca: Authorities | None = None, names: PublicNaming | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca: Authorities | None = None,
+        names: PublicNaming | None = None,
+        home: CaHome | None = None,
+    ) -> None:
         self.url = url
         self.clock = FakeClock()
         self.ca = ca or Authorities.make()
@@ -121,6 +129,7 @@ class World:
         self.store: Store
         self.authority: Authority
         self.names = names or PublicNaming()
+        self.home = home
         self.in_force = CurrentCa(self.ca.issuer, self.bundle)
         self.notary = scratch_notary(self.in_force, clock=self.clock)
         self.identity: CoordinatorIdentity = issue_identity(self.ca.issuer, self.bundle, clock=self.clock)
@@ -137,6 +146,7 @@ class World:
             chain=self.identity.chain_der,
             notary=self.notary,
             names=self.names,
+            home=self.home,
             clock=self.clock,
             settings=AuthoritySettings(domain=DOMAIN, bootstrap="localhost:1", address="localhost:2"),
         )
