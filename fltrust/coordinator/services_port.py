@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fltrust.clock import Clock
+from fltrust.coordinator import est
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.ca import InForce
 from fltrust.coordinator.gate import Gate
@@ -30,7 +31,7 @@ from fltrust.coordinator.serving import ServerSettings
 from fltrust.keys.tls import load_pair
 from fltrust.pki.bundle import bundle_to_pem, chain_to_pem
 
-MODULES: tuple[RouteModule, ...] = ()
+MODULES: tuple[RouteModule, ...] = (est.routes,)
 """Who serves here. A module that is switched off gives no routes."""
 
 _SAFE = (
