@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from fltrust.cli.options import AsJson
-from fltrust.cli.output import print_json, print_rows, say
+from fltrust.cli.output import print_json, say, shown, text_of
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from fltrust.pki.path import ValidatedPath
     from fltrust.pki.path.types import PeerName
 
-_COLUMNS: Final = {
-    "subject": "SUBJECT",
-    "serial": "SERIAL",
-    "status": "STATUS",
-    "evidence": "EVIDENCE",
-    "fresh_until": "FRESH UNTIL",
-}
 _PURPOSES: Final = {
     "server": "1.3.6.1.5.5.7.3.1",
     "client": "1.3.6.1.5.5.7.3.2",
@@ -166,7 +159,14 @@ def _tell(validated: ValidatedPath, *, as_json: bool) -> None:
             }
         )
         return
-    print_rows(rows, columns=_COLUMNS, as_json=False, empty="")
+    for row in rows:
+        typer.echo(shown(str(row["subject"])))
+        told = (
+            ""
+            if row["evidence"] is None
+            else f" by {row['evidence']}, fresh until {text_of(row['fresh_until'])}"
+        )
+        typer.echo(f"  serial {row['serial']}: {row['status']}{told}")
     for warning in validated.warnings:
         say(f"warning: {warning}")
     say(f"the path holds at {_shown(validated.at)}")

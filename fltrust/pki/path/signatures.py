@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 
 from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.pki.path.budget import Budget
+from fltrust.pki.path.evidence import Crl
 from fltrust.pki.path.facts import Facts
 
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -65,6 +66,20 @@ def is_issued_by(certificate: Facts, issuer: Facts, *, budget: Budget) -> bool:
             subject.tbs_certificate_bytes,
             algorithm=subject.signature_hash_algorithm,
             parameters=subject.signature_algorithm_parameters,
+        )
+    except _ERRORS:
+        return False
+
+
+def has_signed_crl(crl: Crl, facts: Facts) -> bool:
+    """Whether a certificate's key signed the CRL, with an algorithm that counts; never raises."""
+    try:
+        key = facts.certificate.public_key()
+        algorithm = crl.crl.signature_hash_algorithm
+        return (
+            is_strong(key)
+            and (algorithm is None or isinstance(algorithm, _HASHES))
+            and crl.crl.is_signature_valid(key)  # type: ignore[arg-type]  # any kind may be asked about
         )
     except _ERRORS:
         return False

@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import NoReturn
 
 from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 
 from fltrust.errors import CertificateRefused, FltrustError, Refusal, Revoked
-from fltrust.pki.leaf import PARSE_ERRORS, refuse
+from fltrust.pki.leaf import refuse
 from fltrust.pki.path.budget import Budget
 from fltrust.pki.path.building import Path, PathBuilder
 from fltrust.pki.path.crls import UNKNOWN, judge_by_crls
@@ -20,7 +19,7 @@ from fltrust.pki.path.facts import Facts, read_facts, read_pool
 from fltrust.pki.path.ocsp import is_exempt, judge_by_ocsp
 from fltrust.pki.path.opinion import ask_second_opinion
 from fltrust.pki.path.processing import process_path
-from fltrust.pki.path.signatures import is_strong
+from fltrust.pki.path.signatures import has_signed_crl
 from fltrust.pki.path.types import (
     ANY_POLICY,
     CertificateStatus,
@@ -193,16 +192,7 @@ class _Validation:
 
     def _has_signed(self, crl: Crl, facts: Facts) -> bool:
         self._budget.signature()
-        try:
-            key = facts.certificate.public_key()
-            algorithm = crl.crl.signature_hash_algorithm
-            return (
-                is_strong(key)
-                and (algorithm is None or isinstance(algorithm, SHA256 | SHA384 | SHA512))
-                and crl.crl.is_signature_valid(key)  # type: ignore[arg-type]  # any kind may be asked about
-            )
-        except PARSE_ERRORS:
-            return False
+        return has_signed_crl(crl, facts)
 
     def _is_vouched_for(
         self, facts: Facts, anchor: Facts, policy: PathPolicy, below: frozenset[bytes]
