@@ -63,6 +63,10 @@ class RecoveryKey:
         self._private_key = private_key
         self.recipient = RecoveryRecipient(private_key.public_key())
 
+    @property
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return self._private_key.public_key()
+
     @classmethod
     def create(cls, path: Path, *, passphrase: bytes) -> RecoveryKey:
         """Make a pair: the private half, encrypted, in `path` (0600), the public half in ``<path>.pub``.
