@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.client.calls import as_is
 from fltrust.client.channel import coordinator_of, open_bootstrap_channel
-from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken
-from fltrust.errors import CertificateRefused, Malformed
+from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, Pending
+from fltrust.errors import ApprovalPending, CertificateRefused, Malformed
 from fltrust.pki.bundle import make_bundle
 from fltrust.pki.issuing import domain_of_ca
 from fltrust.pki.types import TrustBundle
 from fltrust.wire import enrollment as codec
 from fltrust.wire import methods
+from fltrust.wire import requests as requests_codec
 from fltrust.wire.errors import error_from_call
 from fltrust.wire.pb import enrollment_pb2, trust_pb2
 from fltrust.wire.values import parse, present
@@ -47,16 +48,38 @@ def enroll(token: JoinToken, request: EnrollRequest, *, timeout: float = DEFAULT
 
     The caller verifies the certificate itself, against its own key and clock. Raises what the
     coordinator refused with (`TokenRefused`, `Malformed`, `Conflict`, `Revoked`), or
-    `CoordinatorUnavailable`.
+    `CoordinatorUnavailable`; `ApprovalPending` where operators decide: see `collect`.
     """
     pinned = bundle_of_token(token)
     message = codec.enroll_request_to_pb(request)
     answer = _call(token, pinned, methods.ENROLL, message.SerializeToString(), timeout)  # 1, 2
-    response = parse(enrollment_pb2.EnrollResponse, answer)
-    present(response, "issued")
-    issued = codec.issued_from_pb(response.issued)
-    _check_root(issued.bundle, token)  # 3
-    return issued
+    return _outcome(parse(enrollment_pb2.EnrollResponse, answer), token)  # 3
+
+
+def collect(token: JoinToken, request_id: str, csr_der: bytes, *, timeout: float = DEFAULT_TIMEOUT) -> Issued:
+    """What became of a request that operators decide, asked with the key that it was made for.
+
+    May be repeated: what was issued is handed out again. Raises `ApprovalPending` while they have yet to
+    decide, `RequestDenied` once they denied it or time ran out. Nothing of the token is sent.
+    """
+    message = enrollment_pb2.CollectRequest(request_id=request_id, csr=csr_der)
+    answer = _call(token, bundle_of_token(token), methods.COLLECT, message.SerializeToString(), timeout)
+    return _outcome(parse(enrollment_pb2.CollectResponse, answer), token)
+
+
+def _outcome(
+    response: enrollment_pb2.EnrollResponse | enrollment_pb2.CollectResponse, token: JoinToken
+) -> Issued:
+    outcome = requests_codec.outcome_from_pb(response)
+    if isinstance(outcome, Pending):
+        raise ApprovalPending(
+            f"the request {outcome.request_id} was taken and waits for operators to approve it",
+            hint="ask again later: fltrust join --resume",
+            request_id=outcome.request_id,
+            retry_after=outcome.retry_after.total_seconds(),
+        )
+    _check_root(outcome.bundle, token)
+    return outcome
 
 
 def fetch_bundle(token: JoinToken, *, timeout: float = DEFAULT_TIMEOUT) -> TrustBundle:

@@ -15,6 +15,7 @@ import grpc
 from fltrust.artifacts.ports import BlastRadius, EntryKind, RoundFacts, StepOfRun
 from fltrust.client.calls import Caller, ClientSettings, as_is
 from fltrust.client.channel import ChannelSource
+from fltrust.client.registrar import RegistrarClient
 from fltrust.enrollment.mackeys import MacCredential, MacPurpose
 from fltrust.enrollment.token import decode_token
 from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
@@ -38,7 +39,7 @@ from fltrust.wire.tls import TlsMaterial
 from fltrust.wire.values import parse, present
 
 
-class CoordinatorClient:
+class CoordinatorClient(RegistrarClient):
     """`Registrar.renew`, `TokenDesk`, `ParticipantDirectory`, `TrustFeed`, `Revoker`, `RoundAuthority`,
     `RoundArchive`, `SigningDesk` and `LineageArchive`, over mTLS to `address` (``host:port``) as the
     identity of the credentials.
@@ -102,8 +103,18 @@ class CoordinatorClient:
         present(answer, "bundle")
         return enrollment_codec.bundle_from_pb(answer.bundle)
 
-    def create_token(self, role: Role, name: Name, *, ttl: timedelta, replace: bool = False) -> JoinToken:
-        request = enrollment_codec.create_token_request_to_pb(role, name, ttl=ttl, replace=replace)
+    def create_token(
+        self,
+        role: Role,
+        name: Name,
+        *,
+        ttl: timedelta,
+        replace: bool = False,
+        dns_names: tuple[str, ...] = (),
+    ) -> JoinToken:
+        request = enrollment_codec.create_token_request_to_pb(
+            role, name, ttl=ttl, replace=replace, dns_names=dns_names
+        )
         answer = self._caller.unary(
             methods.CREATE_TOKEN, request, enrollment_pb2.CreateTokenResponse, is_idempotent=False
         )

@@ -18,6 +18,7 @@ from fltrust.coordinator.credentials import CredentialOffice
 from fltrust.coordinator.desks import open_desks
 from fltrust.coordinator.enroller import Enroller, record_of
 from fltrust.coordinator.key_usage import KeyUsageDesk
+from fltrust.coordinator.lapsed import LapsedChecker
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.logbook import Logbook, certificate_subject
 from fltrust.coordinator.notary import NotaryKeys
@@ -112,7 +113,11 @@ class Authority:
             sequencer=self.sequencer,
             ca=ca,
             settings=settings,
-            checkers=(JoinTokenChecker(), *checkers),
+            checkers=(
+                JoinTokenChecker(),
+                LapsedChecker(ledger=self.ledger, ca=ca, grace=settings.lapsed_grace),
+                *checkers,
+            ),
             entropy=entropy,
         )
         self.operations = Operations(

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.message import Message
 
+from fltrust.coordinator import registrar_methods as registrar
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.lanes import Urgency
 from fltrust.coordinator.session import Session
 from fltrust.enrollment.token import encode_token
 from fltrust.identity import RunId
+from fltrust.pki.csr import MAX_CSR
 from fltrust.revocation.events import TrustEvent
 from fltrust.wire import artifacts as artifacts_codec
 from fltrust.wire import credentials as credentials_codec
 from fltrust.wire import enrollment as enrollment_codec
 from fltrust.wire import methods
+from fltrust.wire import requests as requests_codec
 from fltrust.wire import rounds as rounds_codec
 from fltrust.wire import trust as trust_codec
-from fltrust.wire.pb import artifacts_pb2, credentials_pb2, enrollment_pb2, rounds_pb2, trust_pb2
-from fltrust.wire.values import MAX_MESSAGE
+from fltrust.wire.pb import (
+    artifacts_pb2,
+    credentials_pb2,
+    enrollment_pb2,
+    operations_pb2,
+    requests_pb2,
+    rounds_pb2,
+    trust_pb2,
+)
+from fltrust.wire.values import MAX_MESSAGE, bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +71,8 @@ def _get_bundle(session: Session, _request: trust_pb2.GetBundleRequest) -> Messa
 
 
 def _create_token(session: Session, request: enrollment_pb2.CreateTokenRequest) -> Message:
-    role, name, ttl, replace = enrollment_codec.create_token_request_from_pb(request)
-    token = session.create_token(role, name, ttl=ttl, replace=replace)
+    role, name, ttl, replace, dns_names = enrollment_codec.create_token_request_from_pb(request)
+    token = session.create_token(role, name, ttl=ttl, replace=replace, dns_names=dns_names)
     return enrollment_pb2.CreateTokenResponse(token=encode_token(token))
 
 
@@ -209,6 +220,29 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
         ),
         methods.DESCRIBE_ROUND: Unary(artifacts_pb2.DescribeRoundRequest, _describe_round),
         methods.BLAST_RADIUS: Unary(artifacts_pb2.BlastRadiusRequest, _blast_radius),
+        methods.LIST_REQUESTS: Unary(
+            requests_pb2.ListRequestsRequest, registrar.list_requests, is_write=True
+        ),
+        methods.GET_REQUEST: Unary(requests_pb2.GetRequestRequest, registrar.get_request, is_write=True),
+        methods.APPROVE_REQUEST: Unary(
+            requests_pb2.ApproveRequestRequest, registrar.approve_request, is_write=True
+        ),
+        methods.DENY_REQUEST: Unary(
+            requests_pb2.DenyRequestRequest, registrar.deny_request, is_write=True
+        ),
+        methods.ENROLL_BULK: Unary(requests_pb2.EnrollBulkRequest, registrar.enroll_bulk, is_write=True),
+        methods.RENEW_BULK: Unary(requests_pb2.RenewBulkRequest, registrar.renew_bulk, is_write=True),
+        methods.CREATE_TOKENS: Unary(
+            requests_pb2.CreateTokensRequest, registrar.create_tokens, is_write=True
+        ),
+        methods.PROPOSE_OPERATION: Unary(
+            operations_pb2.ProposeOperationRequest, registrar.propose_operation, is_write=True
+        ),
+        methods.DECIDE_OPERATION: Unary(
+            operations_pb2.DecideOperationRequest, registrar.decide_operation, is_write=True
+        ),
+        methods.LIST_OPERATIONS: Unary(operations_pb2.ListOperationsRequest, registrar.list_operations),
+        methods.GET_OPERATION: Unary(operations_pb2.GetOperationRequest, registrar.get_operation),
         methods.GET_TRUST: Unary(artifacts_pb2.GetTrustRequest, _get_trust),
     }
 )
@@ -218,6 +252,9 @@ STREAMED: Mapping[str, Streamed] = MappingProxyType(
     {
         methods.PROVE_ROUNDS: Streamed(rounds_pb2.ProveRoundsRequest, _prove_rounds),
         methods.FIND_LINEAGE: Streamed(artifacts_pb2.FindLineageRequest, _find_lineage),
+        methods.FIND_PARTICIPANTS: Streamed(
+            enrollment_pb2.FindParticipantsRequest, registrar.find_participants
+        ),
         methods.AUDIT: Streamed(artifacts_pb2.AuditRequest, _audit),
     }
 )
@@ -229,22 +266,32 @@ class Open:
     """One method that needs no certificate."""
 
     request: type[Message]
-    act: Callable[[Authority, Any], Message]
+    act: Callable[[Authority, Any, str], Message]
+    """The third is where the call comes from."""
     is_write: bool = False
 
 
-def _enroll(authority: Authority, request: enrollment_pb2.EnrollRequest) -> Message:
-    issued = authority.enroll(enrollment_codec.enroll_request_from_pb(request))
-    return enrollment_pb2.EnrollResponse(issued=enrollment_codec.issued_to_pb(issued))
+def _enroll(authority: Authority, request: enrollment_pb2.EnrollRequest, source: str) -> Message:
+    wanted = replace(enrollment_codec.enroll_request_from_pb(request), source=source)
+    issued, pending = requests_codec.outcome_to_pb(authority.submit(wanted))
+    return enrollment_pb2.EnrollResponse(issued=issued, pending=pending)
 
 
-def _open_bundle(authority: Authority, _request: trust_pb2.GetBundleRequest) -> Message:
+def _collect(authority: Authority, request: enrollment_pb2.CollectRequest, _source: str) -> Message:
+    request_id = requests_codec.request_id_from_pb(request.request_id)
+    csr = bounded(request.csr, limit=MAX_CSR, what="a certificate request")
+    issued, pending = requests_codec.outcome_to_pb(authority.collect(request_id, csr))
+    return enrollment_pb2.CollectResponse(issued=issued, pending=pending)
+
+
+def _open_bundle(authority: Authority, _request: trust_pb2.GetBundleRequest, _source: str) -> Message:
     return trust_pb2.GetBundleResponse(bundle=enrollment_codec.bundle_to_pb(authority.bundle()))
 
 
 BOOTSTRAP: Mapping[str, Open] = MappingProxyType(
     {
         methods.ENROLL: Open(enrollment_pb2.EnrollRequest, _enroll, is_write=True),
+        methods.COLLECT: Open(enrollment_pb2.CollectRequest, _collect, is_write=True),
         methods.GET_BUNDLE: Open(trust_pb2.GetBundleRequest, _open_bundle),
     }
 )

@@ -25,6 +25,18 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/fltrust.v1.TrustService/Watch": _ANYONE,
         "/fltrust.v1.ParticipantService/ListParticipants": _WATCHERS_OF_RUNS,
         "/fltrust.v1.ParticipantService/GetParticipant": _OPERATOR,
+        "/fltrust.v1.ParticipantService/FindParticipants": _OPERATOR,
+        "/fltrust.v1.RequestService/ListRequests": _OPERATOR,
+        "/fltrust.v1.RequestService/GetRequest": _OPERATOR,
+        "/fltrust.v1.RequestService/ApproveRequest": _OPERATOR,
+        "/fltrust.v1.RequestService/DenyRequest": _OPERATOR,
+        "/fltrust.v1.BulkService/EnrollBulk": _OPERATOR,
+        "/fltrust.v1.BulkService/RenewBulk": _OPERATOR,
+        "/fltrust.v1.BulkService/CreateTokens": _OPERATOR,
+        "/fltrust.v1.OperationService/ProposeOperation": _OPERATOR,
+        "/fltrust.v1.OperationService/DecideOperation": _OPERATOR,
+        "/fltrust.v1.OperationService/ListOperations": _OPERATOR,
+        "/fltrust.v1.OperationService/GetOperation": _OPERATOR,
         "/fltrust.v1.TokenService/CreateToken": _OPERATOR,
         "/fltrust.v1.TokenService/ListTokens": _OPERATOR,
         "/fltrust.v1.TokenService/CancelToken": _OPERATOR,
@@ -49,7 +61,13 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
 )
 """Methods of the mTLS port, and the roles that may call them. What is not here, nobody may."""
 
-BOOTSTRAP_METHODS = frozenset({"/fltrust.v1.EnrollmentService/Enroll", "/fltrust.v1.TrustService/GetBundle"})
+BOOTSTRAP_METHODS = frozenset(
+    {
+        "/fltrust.v1.EnrollmentService/Enroll",
+        "/fltrust.v1.EnrollmentService/Collect",
+        "/fltrust.v1.TrustService/GetBundle",
+    }
+)
 """Methods of the bootstrap port, open to callers without a certificate."""
 
 

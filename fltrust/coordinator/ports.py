@@ -14,6 +14,7 @@ from fltrust.artifacts.keeping import (
     TaintStore,
     TrustMaterialStore,
 )
+from fltrust.enrollment.inventory import SightingStore
 from fltrust.enrollment.operation_ports import OperationStore
 from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenStore
 from fltrust.enrollment.requests import RequestStore
@@ -60,6 +61,8 @@ class Transaction(Protocol):
     def requests(self) -> RequestStore: ...
     @property
     def operations(self) -> OperationStore: ...
+    @property
+    def sightings(self) -> SightingStore: ...
     @property
     def acme(self) -> AcmeStore: ...
     def attempt(self) -> AbstractContextManager[None]:

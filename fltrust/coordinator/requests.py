@@ -157,7 +157,7 @@ class RequestDesk:
             state=advance(known.state, RequestStep.ISSUE),
             serial=None if leaf is None else leaf.serial,
             log_size=work.tx.tlog.head.size,
-            issuer_der=issued.chain_der[1],
+            issuers=issued.chain_der[1:],
         )
         work.tx.requests.put(known)
         self._note(known, RequestWord.ISSUED, work)

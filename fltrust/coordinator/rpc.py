@@ -149,21 +149,22 @@ class Bootstrap:
         common = self.common
 
         async def answer(context: Context) -> None:
-            with self.admit(context):
+            with self.admit(context) as source:
                 request = await common.receive(context, method.request)
-                act = partial(method.act, common.authority, request)
+                act = partial(method.act, common.authority, request, source)
                 await context.write(await common.run(act, is_write=method.is_write))
 
         return answer
 
     @contextmanager
-    def admit(self, context: Context) -> Iterator[None]:
-        """1. TLS 1.3. 2. The peer address keeps to its rate. 3. There is a slot for the call."""
+    def admit(self, context: Context) -> Iterator[str]:
+        """Yields where the call comes from. 1. TLS 1.3. 2. The peer address keeps to its rate. 3. There is a
+        slot for the call."""
         check_tls(context.auth_context())
         source = address_key(context.peer())
         self.rates.take(source)
         with self.slots.hold(source):
-            yield
+            yield source
 
 
 @dataclass(slots=True)

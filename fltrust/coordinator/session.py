@@ -14,7 +14,9 @@ from fltrust.clock import to_rfc3339
 from fltrust.coordinator import standing
 from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.permissions import check_permission
+from fltrust.coordinator.registrar_session import RegistrarSession
 from fltrust.enrollment.mackeys import MacCredential, MacPurpose
+from fltrust.enrollment.operation_kinds import BULK_REVOKE, RELEASE_HOLD
 from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
 from fltrust.errors import CertificateRefused, Malformed, Refusal
 from fltrust.identity import Digest, Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
@@ -45,7 +47,7 @@ class Caller:
         return cls(certificate.spiffe_id, certificate.serial, certificate.key_id, certificate)
 
 
-class Session:
+class Session(RegistrarSession):
     """One caller's view of the authority.
 
     Implements renewal, `TokenDesk`, `ParticipantDirectory`, `Revoker`, `TrustFeed`, `RoundAuthority`,
@@ -62,6 +64,10 @@ class Session:
     def caller(self) -> Caller:
         return self._caller
 
+    @property
+    def _certificate(self) -> VerifiedCertificate:
+        return self._caller.certificate
+
     def bundle(self) -> TrustBundle:
         with self._allowed("TrustService/GetBundle"):
             return self._authority.bundle()
@@ -76,13 +82,22 @@ class Session:
         with self._allowed("EnrollmentService/CertifyWorkload"):
             return self._authority.enroller.certify_workload(self._caller.certificate, csr_der)
 
-    def create_token(self, role: Role, name: Name, *, ttl: timedelta, replace: bool = False) -> JoinToken:
-        """Make a single-use join token for a participant, aggregator or operator of this name."""
+    def create_token(
+        self,
+        role: Role,
+        name: Name,
+        *,
+        ttl: timedelta,
+        replace: bool = False,
+        dns_names: tuple[str, ...] = (),
+    ) -> JoinToken:
+        """Make a single-use join token for this name; with the DNS names of a server."""
         with self._allowed("TokenService/CreateToken"):
             return self._authority.tokens.create(
                 SpiffeId(self._caller.spiffe_id.domain, role, name),
                 ttl=ttl,
                 replace=replace,
+                dns_names=dns_names,
                 caller=self._caller.certificate,
             )
 
@@ -133,9 +148,12 @@ class Session:
     ) -> tuple[TrustEvent, ...]:
         """Revoke, durably. What is revoked already gives its event again; see `standing.revoke`.
 
+        Everybody in a run at once is for a quorum where there is one; one by one, and a hold, never are.
         With `compromised_since`, what contains the participant's updates from then on is tainted at once.
         """
         with self._allowed("RevocationService/Revoke"):
+            if target.run is not None:
+                self._demand_quorum(BULK_REVOKE)
             return self._change(
                 target,
                 lambda subject, work: self._revoke(
@@ -158,6 +176,7 @@ class Session:
     def release(self, target: RevocationTarget) -> tuple[TrustEvent, ...]:
         """End holds, durably. Of a run, those on hold are released and the others passed over."""
         with self._allowed("RevocationService/Release"):
+            self._demand_quorum(RELEASE_HOLD)
             return self._change(
                 target,
                 lambda subject, work: standing.release(subject, work, actor=self._caller.spiffe_id),

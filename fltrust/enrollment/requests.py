@@ -111,14 +111,34 @@ class Request:
     serial: Serial | None = None
     log_size: int | None = None
     """A log of so many entries has its certificate."""
-    issuer_der: bytes | None = None
-    """The CA that issued it."""
+    issuers: tuple[bytes, ...] = ()
+    """The rest of its chain, in DER, as it was issued."""
     claims: Mapping[str, str] = field(default_factory=dict)
     """What the evidence says of who asks; a manual request says it of itself, and nobody checked it."""
 
     def state_at(self, now: datetime) -> RequestState:
         """The state, which time alone may have ended."""
         return RequestState.EXPIRED if self.state in OPEN and now >= self.expires_at else self.state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Who a request without evidence is, as an operator decides it."""
+
+    role: Role
+    name: Name
+    dns_names: tuple[str, ...] = ()
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestView:
+    """A request as operators see it: its state at this moment, and who said what."""
+
+    request: Request
+    decisions: tuple[Decision, ...]
+    count: int
+    """Operators whose approval counts now."""
 
 
 class RequestStore(Protocol):

@@ -47,7 +47,7 @@ requests = Table(
     Column("reason", Text),
     Column("serial", String(40)),
     Column("log_size", BigInteger),
-    Column("issuer", LargeBinary),
+    Column("issuers", LargeBinary),
     Index("requests_by_state", "state", "request_id"),
     Index("requests_by_key", "key_id"),
     Index("requests_by_name", "role", "name"),

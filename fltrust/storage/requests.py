@@ -144,6 +144,19 @@ def decision_of(row: Row[Any]) -> Decision:
     )
 
 
+def _joined(chain: tuple[bytes, ...]) -> bytes | None:
+    return b"".join(len(der).to_bytes(4, "big") + der for der in chain) or None
+
+
+def _split(data: bytes | None) -> tuple[bytes, ...]:
+    found, at = [], 0
+    while data is not None and at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        found.append(data[at + 4 : end])
+        at = end
+    return tuple(found)
+
+
 def _changing(request: Request) -> dict[str, object]:
     approval = request.approval
     return {
@@ -161,7 +174,7 @@ def _changing(request: Request) -> dict[str, object]:
         "reason": request.reason,
         "serial": None if request.serial is None else request.serial.hex,
         "log_size": request.log_size,
-        "issuer": request.issuer_der,
+        "issuers": _joined(request.issuers),
     }
 
 
@@ -195,6 +208,6 @@ def _request(row: Row[Any]) -> Request:
         reason=row.reason,
         serial=None if row.serial is None else Serial.parse(row.serial),
         log_size=row.log_size,
-        issuer_der=row.issuer,
+        issuers=_split(row.issuers),
         claims=claims,
     )

@@ -28,6 +28,7 @@ from fltrust.storage.records import Certificates, Enrollments, Tokens
 from fltrust.storage.requests import Requests
 from fltrust.storage.rounds import Rounds
 from fltrust.storage.schema import create, migrate
+from fltrust.storage.sightings import Sightings
 from fltrust.storage.signatures import Cosignatures, Countersigned, TrustMaterials
 from fltrust.storage.status import Statuses
 
@@ -59,6 +60,7 @@ class Transaction:
     statuses: Statuses
     requests: Requests
     operations: Operations
+    sightings: Sightings
     acme: Acme
     connection: Connection
 
@@ -231,6 +233,7 @@ def _transaction(connection: Connection, head: Row[Any]) -> Transaction:
         statuses=Statuses(connection),
         requests=Requests(connection),
         operations=Operations(connection),
+        sightings=Sightings(connection),
         acme=Acme(connection),
         connection=connection,
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.enrollment.jwt import MAX_TOKEN as MAX_OIDC
+from fltrust.enrollment.lapsed import LapsedEvidence
 from fltrust.enrollment.oidc import OidcEvidence
 from fltrust.enrollment.token import SECRET_BYTES
 from fltrust.enrollment.types import (
+    MAX_NOTE,
     Enrollment,
     EnrollRequest,
     Evidence,
     Issued,
     JoinTokenEvidence,
+    ManualEvidence,
     TokenRecord,
     TokenStatus,
 )
@@ -47,6 +51,7 @@ from fltrust.wire.values import (
 MAX_NODE_KEY = 512
 """Bytes of SubjectPublicKeyInfo of a node key."""
 MAX_PROOF = 256
+MAX_DNS_NAMES = 16
 MAX_TOKEN_ID = 64
 MAX_TTL = timedelta(days=366)
 _MAX_WORD = 64
@@ -81,6 +86,11 @@ def enroll_request_to_pb(request: EnrollRequest) -> pb.EnrollRequest:
         case X509Evidence(chain, proof):
             message.x509.chain.extend(chain)
             message.x509.proof = proof
+        case ManualEvidence(note):
+            message.manual.note = note
+        case LapsedEvidence(chain, proof):
+            message.lapsed.chain.extend(chain)
+            message.lapsed.proof = proof
         case _:
             raise missing("evidence of a kind that crosses the wire")
     return message
@@ -114,6 +124,16 @@ def _evidence(message: pb.EnrollRequest) -> Evidence:
             )
             proof = bounded(message.x509.proof, limit=MAX_EVIDENCE_PROOF, what="a proof of possession")
             return X509Evidence(chain, proof)
+        case "lapsed":
+            at_most(message.lapsed.chain, MAX_CHAIN, what="certificates in a chain")
+            lapsed = tuple(
+                bounded(der, limit=MAX_CERTIFICATE, what="a certificate") for der in message.lapsed.chain
+            )
+            return LapsedEvidence(
+                lapsed, bounded(message.lapsed.proof, limit=MAX_PROOF, what="a proof of possession")
+            )
+        case "manual":
+            return ManualEvidence(text_within(message.manual.note, limit=MAX_NOTE, what="a note"))
         case _:
             raise missing("evidence in the request to enroll")
 
@@ -148,18 +168,31 @@ def issued_from_pb(message: pb.IssuedCertificate) -> Issued:
 
 
 def create_token_request_to_pb(
-    role: Role, name: Name, *, ttl: timedelta, replace: bool
+    role: Role, name: Name, *, ttl: timedelta, replace: bool, dns_names: Sequence[str] = ()
 ) -> pb.CreateTokenRequest:
     return pb.CreateTokenRequest(
-        role=role, name=name, ttl_seconds=_seconds(ttl, what="a token's life"), replace=replace
+        role=role,
+        name=name,
+        ttl_seconds=seconds_of(ttl, what="a token's life"),
+        replace=replace,
+        dns_names=dns_names,
     )
 
 
-def create_token_request_from_pb(message: pb.CreateTokenRequest) -> tuple[Role, Name, timedelta, bool]:
-    """Role, name, time to live and whether an enrolled name may be taken over."""
+def create_token_request_from_pb(
+    message: pb.CreateTokenRequest,
+) -> tuple[Role, Name, timedelta, bool, tuple[str, ...]]:
+    """Role, name, time to live, whether an enrolled name may be taken over, and DNS names."""
     ttl = timedelta(seconds=message.ttl_seconds)
-    _seconds(ttl, what="a token's life")
-    return word(Role, message.role, what="a role"), Name(message.name), ttl, message.replace
+    seconds_of(ttl, what="a token's life")
+    names = dns_names_from_pb(message.dns_names)
+    return word(Role, message.role, what="a role"), Name(message.name), ttl, message.replace, names
+
+
+def dns_names_from_pb(names: Sequence[str]) -> tuple[str, ...]:
+    """Read DNS names within bounds; whether a role may have them is for the coordinator to say."""
+    at_most(names, MAX_DNS_NAMES, what="DNS names")
+    return tuple(text_within(name, limit=253, what="a DNS name") for name in names)
 
 
 def cancel_token_request_from_pb(message: pb.CancelTokenRequest) -> str:
@@ -179,6 +212,7 @@ def token_record_to_pb(record: TokenRecord) -> pb.Token:
         created_by=text_of(record.created_by),
         replace=record.replace,
         status=record.status,
+        dns_names=record.dns_names,
     )
 
 
@@ -192,6 +226,7 @@ def token_record_from_pb(message: pb.Token) -> TokenRecord:
         created_by=spiffe_or_none(message.created_by),
         replace=message.replace,
         status=word(TokenStatus, message.status, what="a token's status"),
+        dns_names=dns_names_from_pb(message.dns_names),
     )
 
 
@@ -205,6 +240,7 @@ def participant_to_pb(record: Enrollment) -> pb.Participant:
         standing=record.standing,
         since_epoch=record.since_epoch,
         certificate_serial=record.certificate_serial or "",
+        dns_names=record.dns_names,
     )
     if record.certificate_not_after is not None:
         message.certificate_not_after.CopyFrom(time_to_pb(record.certificate_not_after))
@@ -223,6 +259,7 @@ def participant_from_pb(message: pb.Participant) -> Enrollment:
         since_epoch=message.since_epoch,
         certificate_serial=Serial.parse(serial).hex if serial else None,
         certificate_not_after=time_from_optional(message, "certificate_not_after"),
+        dns_names=dns_names_from_pb(message.dns_names),
     )
 
 
@@ -230,7 +267,7 @@ def get_participant_request_from_pb(message: pb.GetParticipantRequest) -> Spiffe
     return SpiffeId.parse(message.spiffe_id)
 
 
-def _seconds(life: timedelta, *, what: str) -> int:
+def seconds_of(life: timedelta, *, what: str) -> int:
     if not timedelta(seconds=1) <= life <= MAX_TTL:
         raise Malformed(f"expected {what} between 1 second and {MAX_TTL.days} days, got {life}")
     return int(life.total_seconds())

@@ -10,7 +10,15 @@ from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.permissions import BOOTSTRAP_METHODS, METHODS, check_permission
 from fltrust.errors import PermissionDenied, TokenRefused
 from fltrust.identity import Role, SpiffeId
-from fltrust.wire.pb import artifacts_pb2, enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire.pb import (
+    artifacts_pb2,
+    credentials_pb2,
+    enrollment_pb2,
+    operations_pb2,
+    requests_pb2,
+    rounds_pb2,
+    trust_pb2,
+)
 
 PARTICIPANT = SpiffeId.of(DOMAIN, Role.PARTICIPANT, "site-a")
 AGGREGATOR = SpiffeId.of(DOMAIN, Role.AGGREGATOR, "main")
@@ -39,7 +47,15 @@ def _allowed(who: SpiffeId) -> set[str]:
 
 
 def test_every_method_of_the_protocol_is_in_the_table_and_nothing_else() -> None:
-    files = (artifacts_pb2, enrollment_pb2, rounds_pb2, trust_pb2)
+    files = (
+        credentials_pb2,
+        operations_pb2,
+        requests_pb2,
+        artifacts_pb2,
+        enrollment_pb2,
+        rounds_pb2,
+        trust_pb2,
+    )
     spoken = set().union(*(_methods_of(pb.DESCRIPTOR) for pb in files))
     assert set(METHODS) | BOOTSTRAP_METHODS == spoken
 

@@ -147,6 +147,7 @@ def test_requests_with_several_parts_arrive_whole() -> None:
         Name("main"),
         timedelta(minutes=15),
         True,
+        (),
     )
     opened = rounds.open_request_to_pb(ROUND, (MEMBER, MEMBER))
     assert rounds.open_request_from_pb(opened) == (ROUND, (MEMBER, MEMBER))

@@ -10,20 +10,38 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrollRequest(_message.Message):
-    __slots__ = ("csr", "node_key", "node_key_proof", "join_token", "oidc", "x509")
+    __slots__ = ("csr", "node_key", "node_key_proof", "join_token", "oidc", "x509", "manual", "lapsed")
     CSR_FIELD_NUMBER: _ClassVar[int]
     NODE_KEY_FIELD_NUMBER: _ClassVar[int]
     NODE_KEY_PROOF_FIELD_NUMBER: _ClassVar[int]
     JOIN_TOKEN_FIELD_NUMBER: _ClassVar[int]
     OIDC_FIELD_NUMBER: _ClassVar[int]
     X509_FIELD_NUMBER: _ClassVar[int]
+    MANUAL_FIELD_NUMBER: _ClassVar[int]
+    LAPSED_FIELD_NUMBER: _ClassVar[int]
     csr: bytes
     node_key: bytes
     node_key_proof: bytes
     join_token: JoinTokenEvidence
     oidc: OidcEvidence
     x509: X509Evidence
-    def __init__(self, csr: _Optional[bytes] = ..., node_key: _Optional[bytes] = ..., node_key_proof: _Optional[bytes] = ..., join_token: _Optional[_Union[JoinTokenEvidence, _Mapping]] = ..., oidc: _Optional[_Union[OidcEvidence, _Mapping]] = ..., x509: _Optional[_Union[X509Evidence, _Mapping]] = ...) -> None: ...
+    manual: ManualEvidence
+    lapsed: LapsedEvidence
+    def __init__(self, csr: _Optional[bytes] = ..., node_key: _Optional[bytes] = ..., node_key_proof: _Optional[bytes] = ..., join_token: _Optional[_Union[JoinTokenEvidence, _Mapping]] = ..., oidc: _Optional[_Union[OidcEvidence, _Mapping]] = ..., x509: _Optional[_Union[X509Evidence, _Mapping]] = ..., manual: _Optional[_Union[ManualEvidence, _Mapping]] = ..., lapsed: _Optional[_Union[LapsedEvidence, _Mapping]] = ...) -> None: ...
+
+class LapsedEvidence(_message.Message):
+    __slots__ = ("chain", "proof")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    chain: _containers.RepeatedScalarFieldContainer[bytes]
+    proof: bytes
+    def __init__(self, chain: _Optional[_Iterable[bytes]] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class ManualEvidence(_message.Message):
+    __slots__ = ("note",)
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    note: str
+    def __init__(self, note: _Optional[str] = ...) -> None: ...
 
 class OidcEvidence(_message.Message):
     __slots__ = ("token",)
@@ -46,10 +64,36 @@ class JoinTokenEvidence(_message.Message):
     def __init__(self, secret: _Optional[bytes] = ...) -> None: ...
 
 class EnrollResponse(_message.Message):
-    __slots__ = ("issued",)
+    __slots__ = ("issued", "pending")
     ISSUED_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
     issued: IssuedCertificate
-    def __init__(self, issued: _Optional[_Union[IssuedCertificate, _Mapping]] = ...) -> None: ...
+    pending: PendingRequest
+    def __init__(self, issued: _Optional[_Union[IssuedCertificate, _Mapping]] = ..., pending: _Optional[_Union[PendingRequest, _Mapping]] = ...) -> None: ...
+
+class PendingRequest(_message.Message):
+    __slots__ = ("request_id", "retry_after_seconds")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    retry_after_seconds: int
+    def __init__(self, request_id: _Optional[str] = ..., retry_after_seconds: _Optional[int] = ...) -> None: ...
+
+class CollectRequest(_message.Message):
+    __slots__ = ("request_id", "csr")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    csr: bytes
+    def __init__(self, request_id: _Optional[str] = ..., csr: _Optional[bytes] = ...) -> None: ...
+
+class CollectResponse(_message.Message):
+    __slots__ = ("issued", "pending")
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    issued: IssuedCertificate
+    pending: PendingRequest
+    def __init__(self, issued: _Optional[_Union[IssuedCertificate, _Mapping]] = ..., pending: _Optional[_Union[PendingRequest, _Mapping]] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("csr",)
@@ -96,16 +140,18 @@ class TrustBundle(_message.Message):
     def __init__(self, trust_domain: _Optional[str] = ..., roots: _Optional[_Iterable[bytes]] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class CreateTokenRequest(_message.Message):
-    __slots__ = ("role", "name", "ttl_seconds", "replace")
+    __slots__ = ("role", "name", "ttl_seconds", "replace", "dns_names")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
+    DNS_NAMES_FIELD_NUMBER: _ClassVar[int]
     role: str
     name: str
     ttl_seconds: int
     replace: bool
-    def __init__(self, role: _Optional[str] = ..., name: _Optional[str] = ..., ttl_seconds: _Optional[int] = ..., replace: bool = ...) -> None: ...
+    dns_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, role: _Optional[str] = ..., name: _Optional[str] = ..., ttl_seconds: _Optional[int] = ..., replace: bool = ..., dns_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateTokenResponse(_message.Message):
     __slots__ = ("token",)
@@ -136,7 +182,7 @@ class CancelTokenResponse(_message.Message):
     def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...
 
 class Token(_message.Message):
-    __slots__ = ("token_id", "role", "name", "created_at", "expires_at", "created_by", "replace", "status")
+    __slots__ = ("token_id", "role", "name", "created_at", "expires_at", "created_by", "replace", "status", "dns_names")
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +191,7 @@ class Token(_message.Message):
     CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    DNS_NAMES_FIELD_NUMBER: _ClassVar[int]
     token_id: str
     role: str
     name: str
@@ -153,7 +200,8 @@ class Token(_message.Message):
     created_by: str
     replace: bool
     status: str
-    def __init__(self, token_id: _Optional[str] = ..., role: _Optional[str] = ..., name: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_by: _Optional[str] = ..., replace: bool = ..., status: _Optional[str] = ...) -> None: ...
+    dns_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, token_id: _Optional[str] = ..., role: _Optional[str] = ..., name: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_by: _Optional[str] = ..., replace: bool = ..., status: _Optional[str] = ..., dns_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListParticipantsRequest(_message.Message):
     __slots__ = ()
@@ -178,7 +226,14 @@ class GetParticipantResponse(_message.Message):
     def __init__(self, participant: _Optional[_Union[Participant, _Mapping]] = ...) -> None: ...
 
 class Participant(_message.Message):
-    __slots__ = ("spiffe_id", "enrolled_at", "enrolled_by", "evidence", "node_key", "standing", "since_epoch", "certificate_serial", "certificate_not_after")
+    __slots__ = ("spiffe_id", "enrolled_at", "enrolled_by", "evidence", "node_key", "standing", "since_epoch", "certificate_serial", "certificate_not_after", "dns_names", "last_seen", "last_round", "claims", "live_certificates")
+    class ClaimsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_AT_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_BY_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +243,11 @@ class Participant(_message.Message):
     SINCE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_SERIAL_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    DNS_NAMES_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
+    LAST_ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     spiffe_id: str
     enrolled_at: _timestamp_pb2.Timestamp
     enrolled_by: str
@@ -197,4 +257,43 @@ class Participant(_message.Message):
     since_epoch: int
     certificate_serial: str
     certificate_not_after: _timestamp_pb2.Timestamp
-    def __init__(self, spiffe_id: _Optional[str] = ..., enrolled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., enrolled_by: _Optional[str] = ..., evidence: _Optional[str] = ..., node_key: _Optional[bytes] = ..., standing: _Optional[str] = ..., since_epoch: _Optional[int] = ..., certificate_serial: _Optional[str] = ..., certificate_not_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    dns_names: _containers.RepeatedScalarFieldContainer[str]
+    last_seen: _timestamp_pb2.Timestamp
+    last_round: RoundMark
+    claims: _containers.ScalarMap[str, str]
+    live_certificates: int
+    def __init__(self, spiffe_id: _Optional[str] = ..., enrolled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., enrolled_by: _Optional[str] = ..., evidence: _Optional[str] = ..., node_key: _Optional[bytes] = ..., standing: _Optional[str] = ..., since_epoch: _Optional[int] = ..., certificate_serial: _Optional[str] = ..., certificate_not_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dns_names: _Optional[_Iterable[str]] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_round: _Optional[_Union[RoundMark, _Mapping]] = ..., claims: _Optional[_Mapping[str, str]] = ..., live_certificates: _Optional[int] = ...) -> None: ...
+
+class RoundMark(_message.Message):
+    __slots__ = ("run_id", "step", "at")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    run_id: int
+    step: int
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, run_id: _Optional[int] = ..., step: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class FindParticipantsRequest(_message.Message):
+    __slots__ = ("role", "standing", "evidence", "prefix", "expires_by", "unseen_since", "no_round_since")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_BY_FIELD_NUMBER: _ClassVar[int]
+    UNSEEN_SINCE_FIELD_NUMBER: _ClassVar[int]
+    NO_ROUND_SINCE_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    standing: str
+    evidence: str
+    prefix: str
+    expires_by: _timestamp_pb2.Timestamp
+    unseen_since: _timestamp_pb2.Timestamp
+    no_round_since: _timestamp_pb2.Timestamp
+    def __init__(self, role: _Optional[str] = ..., standing: _Optional[str] = ..., evidence: _Optional[str] = ..., prefix: _Optional[str] = ..., expires_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., unseen_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., no_round_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class FindParticipantsResponse(_message.Message):
+    __slots__ = ("participants",)
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    participants: _containers.RepeatedCompositeFieldContainer[Participant]
+    def __init__(self, participants: _Optional[_Iterable[_Union[Participant, _Mapping]]] = ...) -> None: ...

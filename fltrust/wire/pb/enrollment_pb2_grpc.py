@@ -39,6 +39,11 @@ class EnrollmentServiceStub(object):
                 request_serializer=fltrust_dot_v1_dot_enrollment__pb2.EnrollRequest.SerializeToString,
                 response_deserializer=fltrust_dot_v1_dot_enrollment__pb2.EnrollResponse.FromString,
                 _registered_method=True)
+        self.Collect = channel.unary_unary(
+                '/fltrust.v1.EnrollmentService/Collect',
+                request_serializer=fltrust_dot_v1_dot_enrollment__pb2.CollectRequest.SerializeToString,
+                response_deserializer=fltrust_dot_v1_dot_enrollment__pb2.CollectResponse.FromString,
+                _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/fltrust.v1.EnrollmentService/Renew',
                 request_serializer=fltrust_dot_v1_dot_enrollment__pb2.RenewRequest.SerializeToString,
@@ -55,7 +60,14 @@ class EnrollmentServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Enroll(self, request, context):
-        """Spends the evidence and issues the first certificate.
+        """Spends the evidence and issues the first certificate, or takes the request in for operators to decide.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Collect(self, request, context):
+        """What became of a request that operators decide. On the bootstrap port.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +95,11 @@ def add_EnrollmentServiceServicer_to_server(servicer, server):
                     servicer.Enroll,
                     request_deserializer=fltrust_dot_v1_dot_enrollment__pb2.EnrollRequest.FromString,
                     response_serializer=fltrust_dot_v1_dot_enrollment__pb2.EnrollResponse.SerializeToString,
+            ),
+            'Collect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Collect,
+                    request_deserializer=fltrust_dot_v1_dot_enrollment__pb2.CollectRequest.FromString,
+                    response_serializer=fltrust_dot_v1_dot_enrollment__pb2.CollectResponse.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
@@ -122,6 +139,33 @@ class EnrollmentService(object):
             '/fltrust.v1.EnrollmentService/Enroll',
             fltrust_dot_v1_dot_enrollment__pb2.EnrollRequest.SerializeToString,
             fltrust_dot_v1_dot_enrollment__pb2.EnrollResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Collect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fltrust.v1.EnrollmentService/Collect',
+            fltrust_dot_v1_dot_enrollment__pb2.CollectRequest.SerializeToString,
+            fltrust_dot_v1_dot_enrollment__pb2.CollectResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -364,6 +408,11 @@ class ParticipantServiceStub(object):
                 request_serializer=fltrust_dot_v1_dot_enrollment__pb2.GetParticipantRequest.SerializeToString,
                 response_deserializer=fltrust_dot_v1_dot_enrollment__pb2.GetParticipantResponse.FromString,
                 _registered_method=True)
+        self.FindParticipants = channel.unary_stream(
+                '/fltrust.v1.ParticipantService/FindParticipants',
+                request_serializer=fltrust_dot_v1_dot_enrollment__pb2.FindParticipantsRequest.SerializeToString,
+                response_deserializer=fltrust_dot_v1_dot_enrollment__pb2.FindParticipantsResponse.FromString,
+                _registered_method=True)
 
 
 class ParticipantServiceServicer(object):
@@ -381,6 +430,13 @@ class ParticipantServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindParticipants(self, request, context):
+        """The inventory: those that a filter lets through, in the order of their names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ParticipantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -393,6 +449,11 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.GetParticipant,
                     request_deserializer=fltrust_dot_v1_dot_enrollment__pb2.GetParticipantRequest.FromString,
                     response_serializer=fltrust_dot_v1_dot_enrollment__pb2.GetParticipantResponse.SerializeToString,
+            ),
+            'FindParticipants': grpc.unary_stream_rpc_method_handler(
+                    servicer.FindParticipants,
+                    request_deserializer=fltrust_dot_v1_dot_enrollment__pb2.FindParticipantsRequest.FromString,
+                    response_serializer=fltrust_dot_v1_dot_enrollment__pb2.FindParticipantsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -449,6 +510,33 @@ class ParticipantService(object):
             '/fltrust.v1.ParticipantService/GetParticipant',
             fltrust_dot_v1_dot_enrollment__pb2.GetParticipantRequest.SerializeToString,
             fltrust_dot_v1_dot_enrollment__pb2.GetParticipantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindParticipants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fltrust.v1.ParticipantService/FindParticipants',
+            fltrust_dot_v1_dot_enrollment__pb2.FindParticipantsRequest.SerializeToString,
+            fltrust_dot_v1_dot_enrollment__pb2.FindParticipantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -94,7 +94,7 @@ def _requests() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("serial", sa.String(length=40), nullable=True),
         sa.Column("log_size", sa.BigInteger(), nullable=True),
-        sa.Column("issuer", sa.LargeBinary(), nullable=True),
+        sa.Column("issuers", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("request_id"),
     )
     op.create_index("requests_by_state", "requests", ["state", "request_id"], unique=False)
