@@ -15,6 +15,7 @@ from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.certificate_record import CertificateRecords
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.credentials import CredentialOffice
+from fltrust.coordinator.cross_certification import CrossCertify
 from fltrust.coordinator.desks import open_desks
 from fltrust.coordinator.enroller import Enroller, record_of
 from fltrust.coordinator.key_usage import KeyUsageDesk
@@ -159,6 +160,7 @@ class Authority:
         self.presence = Presence()
         self.operations.register(ReleaseHold(settings.domain))
         self.operations.register(BulkRevoke(settings.domain, self.desks.taints))
+        self.operations.register(CrossCertify(ca))
         self.use_identity(signer, chain)
         for issued in notary.tsa_history:
             self._log_tsa(issued[0])

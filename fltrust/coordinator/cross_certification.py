@@ -80,7 +80,7 @@ class CrossCertify:
 
 
 def cross_certificates(tx: Transaction) -> tuple[x509.Certificate, ...]:
-    """Every cross-certificate that operators took in, valid or not; the root's CRL tells which are revoked."""
+    """Every cross-certificate that operators took in; the root's CRL tells which of them are revoked."""
     found, after = [], ""
     while page := tx.operations.select((OperationState.EXECUTED,), after=after, limit=_PAGE):
         after = page[-1].operation_id
