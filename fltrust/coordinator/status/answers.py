@@ -17,7 +17,7 @@ from fltrust.coordinator.enroller import record_of
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.status.changes import StatusChanges
 from fltrust.coordinator.status_settings import StatusSettings
-from fltrust.errors import FltrustError, Malformed
+from fltrust.errors import FltrustError, InvalidInput
 from fltrust.identity import Epoch, Serial
 from fltrust.keys.file import generate
 from fltrust.pki.crl import CrlReason
@@ -200,7 +200,7 @@ def answer_all(request: bytes, desks: tuple[OcspDesk, ...]) -> OcspAnswer:
     """
     try:
         question = read_request(request)
-    except Malformed:  # Oversized is one
+    except InvalidInput:
         return OcspAnswer(failure(OcspFailure.MALFORMED_REQUEST))
     for desk in desks:
         if any(desk.names.is_meant_by(cert_id) for cert_id in question.asked):
