@@ -27,6 +27,11 @@ class EventKind(StrEnum):
     """A trust domain has other roots, or issues under another CA: fetch its bundle."""
     ISSUER_REVOKED = "issuer-revoked"
     """Nothing that leads through this CA's key is good any more, whoever it names."""
+    DOMAIN_HELD = "domain-held"
+    """Nobody of a foreign trust domain is let in: what its own coordinator says is not heard, or the
+    federation with it was ended."""
+    DOMAIN_RELEASED = "domain-released"
+    """A foreign trust domain is heard again. Who of it is on hold or revoked stays so."""
     REDACTED = "redacted"
     """An event that this watcher may not read; it keeps the sequence without a gap."""
 
@@ -68,7 +73,7 @@ class TrustEvent:
     reason: RevocationReason | None = None
     compromised_since: datetime | None = None
     domain: TrustDomain | None = None
-    """BUNDLE_CHANGED, ISSUER_REVOKED: whose CA."""
+    """BUNDLE_CHANGED, ISSUER_REVOKED: whose CA. DOMAIN_HELD, DOMAIN_RELEASED: the domain itself."""
     sequence: int | None = None
     """BUNDLE_CHANGED: the sequence of its bundle from now on."""
     issuer: CaKeyId | None = None

@@ -7,13 +7,14 @@ agent, in front of the SuperLink and in the ServerApp.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fltrust.errors import CertificateRefused, Conflict, Malformed, Refusal, Revoked
-from fltrust.identity import CaKeyId, Epoch, KeyId, Role, RunId, Serial, SpiffeId
+from fltrust.identity import CaKeyId, Epoch, KeyId, Role, RunId, Serial, SpiffeId, TrustDomain
+from fltrust.pki.profiles import BACKDATE
 from fltrust.revocation.events import EventKind, TrustEvent
 
 if TYPE_CHECKING:
@@ -45,9 +46,15 @@ class TrustState:
     identities: dict[SpiffeId, IdentityState] = field(default_factory=dict)
     open_runs: set[RunId] = field(default_factory=set)
     _run_owners: dict[RunId, SpiffeId] = field(default_factory=dict)
-    _barred_serials: dict[Serial, Standing] = field(default_factory=dict)
-    _barred_keys: dict[KeyId, Standing] = field(default_factory=dict)
-    _barred_issuers: dict[CaKeyId, Epoch] = field(default_factory=dict)
+    # What a trust domain says is about its own certificates and CAs, whoever else has one of that number.
+    _barred_serials: dict[tuple[TrustDomain, Serial], Standing] = field(default_factory=dict)
+    _barred_keys: dict[tuple[TrustDomain, KeyId], Standing] = field(default_factory=dict)
+    _barred_issuers: dict[tuple[TrustDomain | None, CaKeyId], Epoch] = field(default_factory=dict)
+    _domains: set[TrustDomain] = field(default_factory=set)
+    _held_domains: dict[TrustDomain, dict[SpiffeId, IdentityState]] = field(default_factory=dict)
+    """Foreign domains on hold, and how their identities stand by themselves."""
+    _admitted_anew: dict[SpiffeId, datetime] = field(default_factory=dict)
+    """Foreign identities that were revoked here and admitted again: what was certified before stays out."""
 
     @classmethod
     def replay(cls, events: Iterable[TrustEvent]) -> TrustState:
@@ -80,6 +87,10 @@ class TrustState:
                 self._run_owners.pop(_run_of(event), None)
             case EventKind.ISSUER_REVOKED:
                 self._bar_issuer(event)
+            case EventKind.DOMAIN_HELD:
+                self._hold_domain(event)
+            case EventKind.DOMAIN_RELEASED:
+                self._release_domain(event)
             case EventKind.BUNDLE_CHANGED | EventKind.REDACTED:
                 pass
         self.epoch = event.epoch
@@ -95,10 +106,12 @@ class TrustState:
         4. A revoked or held identity is refused.
         5. A revoked or held certificate or key is refused, also after its
            identity was enrolled anew.
+        6. Of a foreign identity that was revoked here and admitted anew, certificates from before are
+           refused: they are not on record here, so the revocation could not name them.
         """
         who = certificate.spiffe_id
         for issuer in () if is_on_record else certificate.issuers:  # 1
-            if issuer in self._barred_issuers:
+            if self._is_issuer_barred(issuer, who.domain):
                 raise CertificateRefused(
                     f"the CA {issuer} that vouches for {who} is revoked as of epoch {self.epoch}",
                     reason=Refusal.ISSUER_REVOKED,
@@ -114,13 +127,26 @@ class TrustState:
                 hint="create a join token for it and run 'fltrust join' at its site",
             )
         _refuse_unless_active(known.standing, f"{who}", self.epoch)  # 4
-        barred_by = self._barred_serials.get(certificate.serial) or self._barred_keys.get(certificate.key_id)
+        barred_by = self._barred_serials.get((who.domain, certificate.serial)) or self._barred_keys.get(
+            (who.domain, certificate.key_id)
+        )
         if barred_by is not None:  # 5
             _refuse_unless_active(barred_by, f"certificate {certificate.serial.hex} of {who}", self.epoch)
+        since = self._admitted_anew.get(who)  # 6
+        if since is not None and certificate.not_before + BACKDATE < since.replace(microsecond=0):
+            raise Revoked(
+                f"certificate {certificate.serial.hex} of {who} is from before it was admitted anew",
+                reason=Refusal.REVOKED,
+                hint="its agent gets another one from its own coordinator",
+            )
 
     def is_issuer_revoked(self, issuer: CaKeyId) -> bool:
         """Whether nothing that leads through this CA's key is good any more."""
-        return issuer in self._barred_issuers
+        return any(key == issuer for _, key in self._barred_issuers)
+
+    def is_domain_held(self, domain: TrustDomain) -> bool:
+        """Whether nobody of this foreign domain is let in."""
+        return domain in self._held_domains
 
     def is_active(self, who: SpiffeId) -> bool:
         known = self.identities.get(who)
@@ -128,11 +154,11 @@ class TrustState:
 
     def serial_standing(self, serial: Serial) -> Standing:
         """How a certificate itself stands, whatever its identity does."""
-        return self._barred_serials.get(serial, Standing.ACTIVE)
+        return _worst(self._barred_serials.get((domain, serial)) for domain in self._domains)
 
     def key_standing(self, key: KeyId) -> Standing:
         """How a certificate key itself stands, whatever its identity does."""
-        return self._barred_keys.get(key, Standing.ACTIVE)
+        return _worst(self._barred_keys.get((domain, key)) for domain in self._domains)
 
     def run_owner(self, run_id: RunId) -> SpiffeId | None:
         """The aggregator that opened this run, while it is open; None where that is not known."""
@@ -154,42 +180,98 @@ class TrustState:
     def _enroll(self, event: TrustEvent) -> None:
         who = _subject_of(event)
         node_key = None if event.node_key is None else KeyId.of_spki(event.node_key)
-        self.identities[who] = IdentityState(who, Standing.ACTIVE, event.epoch, node_key)
+        known = self._own(who)
+        is_foreign = event.actor is not None and event.actor.domain != who.domain
+        if is_foreign and known is not None and known.standing is Standing.REVOKED:
+            self._admitted_anew[who] = event.at
+        self._stand(IdentityState(who, Standing.ACTIVE, event.epoch, node_key))
 
     def _bar(self, event: TrustEvent, standing: Standing) -> None:
         who = _subject_of(event)
         if event.identity_wide:
-            known = self.identities.get(who)
+            known = self._own(who)
             if known is None:
                 raise Malformed(f"epoch {event.epoch} bars {who}, which was never enrolled")
             if not (known.standing is Standing.REVOKED and standing is Standing.HELD):
-                self.identities[who] = IdentityState(
-                    who, standing, event.epoch, known.node_key, event.compromised_since
+                self._stand(
+                    IdentityState(who, standing, event.epoch, known.node_key, event.compromised_since)
                 )
+        self._domains.add(who.domain)
         for serial in event.serials:
-            if self._barred_serials.get(serial) is not Standing.REVOKED:
-                self._barred_serials[serial] = standing
+            if self._barred_serials.get((who.domain, serial)) is not Standing.REVOKED:
+                self._barred_serials[who.domain, serial] = standing
         for key in event.keys:
-            if self._barred_keys.get(key) is not Standing.REVOKED:
-                self._barred_keys[key] = standing
+            if self._barred_keys.get((who.domain, key)) is not Standing.REVOKED:
+                self._barred_keys[who.domain, key] = standing
 
     def _bar_issuer(self, event: TrustEvent) -> None:
         if event.issuer is None:
             raise Malformed(f"expected a CA in the {event.kind} event of epoch {event.epoch}")
-        self._barred_issuers.setdefault(event.issuer, event.epoch)
+        self._barred_issuers.setdefault((event.domain, event.issuer), event.epoch)
 
     def _release(self, event: TrustEvent) -> None:
         """End a hold; what was revoked stays revoked."""
         who = _subject_of(event)
-        known = self.identities.get(who)
+        known = self._own(who)
         if event.identity_wide and known is not None and known.standing is Standing.HELD:
-            self.identities[who] = IdentityState(who, Standing.ACTIVE, event.epoch, known.node_key)
+            self._stand(IdentityState(who, Standing.ACTIVE, event.epoch, known.node_key))
         for serial in event.serials:
-            if self._barred_serials.get(serial) is Standing.HELD:
-                del self._barred_serials[serial]
+            if self._barred_serials.get((who.domain, serial)) is Standing.HELD:
+                del self._barred_serials[who.domain, serial]
         for key in event.keys:
-            if self._barred_keys.get(key) is Standing.HELD:
-                del self._barred_keys[key]
+            if self._barred_keys.get((who.domain, key)) is Standing.HELD:
+                del self._barred_keys[who.domain, key]
+
+    def _is_issuer_barred(self, issuer: CaKeyId, domain: TrustDomain) -> bool:
+        barred = self._barred_issuers
+        return bool(barred) and ((domain, issuer) in barred or (None, issuer) in barred)
+
+    def _hold_domain(self, event: TrustEvent) -> None:
+        domain = _domain_of(event)
+        if domain in self._held_domains:
+            return
+        own = {who: known for who, known in self.identities.items() if who.domain == domain}
+        self._held_domains[domain] = own
+        for known in own.values():
+            self._show(known, since=event.epoch)
+
+    def _release_domain(self, event: TrustEvent) -> None:
+        for who, known in self._held_domains.pop(_domain_of(event), {}).items():
+            self.identities[who] = known
+
+    def _own(self, who: SpiffeId) -> IdentityState | None:
+        """How an identity stands by itself, whatever its domain does."""
+        held = self._held_domains.get(who.domain)
+        return self.identities.get(who) if held is None else held.get(who)
+
+    def _stand(self, own: IdentityState) -> None:
+        held = self._held_domains.get(own.spiffe_id.domain)
+        if held is None:
+            self.identities[own.spiffe_id] = own
+        else:
+            held[own.spiffe_id] = own
+            self._show(own, since=own.since)
+
+    def _show(self, own: IdentityState, *, since: Epoch) -> None:
+        """Of a domain on hold, whoever would stand well is on hold."""
+        held = (
+            own if own.standing is not Standing.ACTIVE else replace(own, standing=Standing.HELD, since=since)
+        )
+        self.identities[own.spiffe_id] = held
+
+
+def _worst(found: Iterable[Standing | None]) -> Standing:
+    standings = set(found)
+    for standing in (Standing.REVOKED, Standing.HELD):
+        if standing in standings:
+            return standing
+    return Standing.ACTIVE
+
+
+def _domain_of(event: TrustEvent) -> TrustDomain:
+    if event.domain is None:
+        raise Malformed(f"expected a domain in the {event.kind} event of epoch {event.epoch}")
+    return event.domain
 
 
 def _refuse_unless_active(standing: Standing, what: str, epoch: Epoch) -> None:

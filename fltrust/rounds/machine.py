@@ -131,8 +131,8 @@ def request_digest(key: RoundKey, candidates: Iterable[Candidate]) -> Digest:
 
 def _open(current: Round | None, event: Open) -> tuple[Round, tuple[Command, ...]]:
     """1. The run is not closed and, once it is open, its owner asks. 2. The step was never opened.
-    3. The cohort is bounded, of this domain, and names nobody and no node twice. 4. Members that do not
-    stand well, or whose node key is not the enrolled one, are left out and named."""
+    3. The cohort is bounded, of participants, and names nobody and no node twice. 4. Members that are not
+    enrolled or admitted, do not stand well, or whose node key is another, are left out and named."""
     # 1.
     _check_owner(event.key, event.aggregator, event.run_owner)
     if event.run_closed:
@@ -207,8 +207,8 @@ def _check_cohort(cohort: tuple[CohortMember, ...], domain: TrustDomain) -> None
         raise Oversized(f"expected a cohort of 1 to {MAX_COHORT} participants, got {len(cohort)}")
     for member in cohort:
         who = member.participant
-        if who.role is not Role.PARTICIPANT or who.domain != domain:
-            raise Malformed(f"expected participants of {domain} in a cohort, got {who}")
+        if who.role is not Role.PARTICIPANT:
+            raise Malformed(f"expected participants in a cohort of {domain}, got {who}")
         if member.instruction.algorithm != "sha256" or len(member.instruction.value) != 32:
             raise Malformed(f"expected the SHA-256 of the instruction for {who}")
     for what, values in (

@@ -31,9 +31,16 @@ class TrustEventWord(StrEnum):
     RUN_CLOSED = "run-closed"
     BUNDLE_CHANGED = "bundle-changed"
     ISSUER_REVOKED = "issuer-revoked"
+    DOMAIN_HELD = "domain-held"
+    DOMAIN_RELEASED = "domain-released"
 
 
-_OF_AUTHORITIES = {TrustEventWord.BUNDLE_CHANGED, TrustEventWord.ISSUER_REVOKED}
+_OF_AUTHORITIES = {
+    TrustEventWord.BUNDLE_CHANGED,
+    TrustEventWord.ISSUER_REVOKED,
+    TrustEventWord.DOMAIN_HELD,
+    TrustEventWord.DOMAIN_RELEASED,
+}
 
 
 @dataclass(frozen=True, slots=True)

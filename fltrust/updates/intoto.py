@@ -104,6 +104,12 @@ def check_identity(who: SpiffeId, role: Role, domain: TrustDomain) -> None:
         raise Malformed(f"expected {role} of {domain} in a statement, got {who}")
 
 
+def check_participant(who: SpiffeId) -> None:
+    """Of whatever domain: that it may take part is decided where its certificate and standing are judged."""
+    if who.role is not Role.PARTICIPANT:
+        raise Malformed(f"expected a participant in a statement, got {who}")
+
+
 def check_digest(digest: Digest, algorithm: str, what: str) -> None:
     if digest.algorithm != algorithm or len(digest.value) != 32:
         raise Malformed(f"expected a {algorithm} digest as {what}, got {digest.algorithm[:40]!r}")

@@ -21,6 +21,7 @@ from fltrust.updates.intoto import (
     check_count,
     check_digest,
     check_identity,
+    check_participant,
     check_same,
     check_times,
     decode,
@@ -89,7 +90,7 @@ class SealedRoundStatement:
         if max(len(self.admitted), len(self.refused)) > MAX_COHORT:
             raise Oversized(f"expected at most {MAX_COHORT} participants in a sealed round")
         for who in (*(entry.participant for entry in self.admitted), *(who for who, _ in self.refused)):
-            check_identity(who, Role.PARTICIPANT, self.domain)
+            check_participant(who)
         if len({entry.participant for entry in self.admitted}) != len(self.admitted):
             raise Malformed("expected each participant admitted once in a sealed round")
         if not all(_REASON.match(reason) for _, reason in self.refused):

@@ -39,6 +39,7 @@ from fltrust.updates.intoto import (
     check_count,
     check_digest,
     check_identity,
+    check_participant,
     check_same,
     check_times,
     decode,
@@ -98,7 +99,7 @@ class Exchange:
             raise Malformed(f"expected a message type of phase {self.phase}, got {self.message_type!r}")
         if not _INSTRUCTION_ID.match(self.instruction_id):
             raise Malformed(f"expected an instruction id of 32 hex digits, got {self.instruction_id[:80]!r}")
-        check_identity(self.participant, Role.PARTICIPANT, self.domain)
+        check_participant(self.participant)
         check_digest(self.content, CONTENT_ALGORITHM, "content")
         check_digest(self.model, MODEL_ALGORITHM, "model")
         check_digest(self.certificate, SHA256, "certificate")

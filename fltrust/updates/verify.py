@@ -15,6 +15,7 @@ from typing import Protocol, Self
 from fltrust.clock import to_rfc3339
 from fltrust.errors import Oversized, Refusal, StatementRefused, UpdateRefused
 from fltrust.identity import Digest, KeyId, NodeId, Role, RunId, SpiffeId, TrustDomain
+from fltrust.pki.federated import FOREIGN_ROLES, TrustSet
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.pki.verify import CLOCK_SKEW, verify_certificate
 from fltrust.updates.content import Content
@@ -140,12 +141,22 @@ class ExpectedUpdate:
 
 
 class Verifier:
-    """Verifies statements against one trust bundle. Holds no state besides; share it between threads."""
+    """Verifies statements of one trust domain. Holds no state besides; share it between threads.
 
-    __slots__ = ("_bundle", "_verify_chain")
+    With `foreign` bundles, participants of those domains may answer, each under its own domain's roots.
+    Instructions and receipts are the domain's own, whatever is in `foreign`.
+    """
 
-    def __init__(self, bundle: TrustBundle, *, verify_chain: ChainVerifier = verify_certificate) -> None:
-        self._bundle = bundle
+    __slots__ = ("_trust", "_verify_chain")
+
+    def __init__(
+        self,
+        bundle: TrustBundle,
+        *,
+        foreign: Sequence[TrustBundle] = (),
+        verify_chain: ChainVerifier = verify_certificate,
+    ) -> None:
+        self._trust = TrustSet.of(bundle, foreign)
         self._verify_chain = verify_chain
 
     def open(self, signed: SignedStatement, *, at: datetime, role: Role, judge: Judge) -> Opened:
@@ -156,7 +167,7 @@ class Verifier:
         2. It is a strict DSSE envelope of an in-toto statement with one signature, else `Malformed`
            or ``unknown-type``.
         3. The chain leads to the bundle, is good at `at`, of this domain and of `role`, else
-           `CertificateRefused`.
+           `CertificateRefused`. A participant's may be of a foreign domain, under that domain's bundle.
         4. `judge` raises nothing: the certificate is not revoked or held.
         5. The signature is the leaf key's over the envelope's PAE, else `SignatureInvalid`.
         6. The payload is a statement in its one byte form, else `Malformed` or ``unknown-type``.
@@ -177,9 +188,11 @@ class Verifier:
         # 2.
         envelope = Envelope.from_json(signed.envelope_json, limit=limit)
         # 3.
-        domain = self._bundle.domain
+        bundle = self._trust.home
+        if role in FOREIGN_ROLES:
+            bundle = self._trust.claimed_by(signed.chain_der)
         certificate = self._verify_chain(
-            signed.chain_der, bundle=self._bundle, at=at, expect_domain=domain, expect_role=role
+            signed.chain_der, bundle=bundle, at=at, expect_domain=bundle.domain, expect_role=role
         )
         # 4.
         judge(certificate)
@@ -190,7 +203,7 @@ class Verifier:
             envelope.payload, limit=MAX_SEALED_PAYLOAD_BYTES if sealed else MAX_PAYLOAD_BYTES
         )
         # 7.
-        _check_signer(statement, certificate, domain)
+        _check_signer(statement, certificate, self._trust.home.domain)
         # 8.
         _check_claimed_time(statement, certificate, at)
         return Opened(statement, certificate, envelope.payload_digest)

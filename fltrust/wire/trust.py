@@ -27,6 +27,7 @@ MAX_NAMED = 10_000
 """Serials or keys that one event may name."""
 
 _BARRING = {EventKind.REVOKED, EventKind.HELD, EventKind.RELEASED}
+_DOMAIN_KINDS = {EventKind.DOMAIN_HELD, EventKind.DOMAIN_RELEASED}
 _RUN_KINDS = {EventKind.RUN_OPENED, EventKind.RUN_CLOSED}
 
 
@@ -81,6 +82,8 @@ def event_from_pb(message: pb.TrustEvent) -> TrustEvent:
         raise Malformed(f"expected a subject in the {kind} event of epoch {event.epoch}, got none")
     if kind is EventKind.BUNDLE_CHANGED and (event.domain is None or event.sequence is None):
         raise Malformed(f"expected domain and sequence in the {kind} event of epoch {event.epoch}")
+    if kind in _DOMAIN_KINDS and event.domain is None:
+        raise Malformed(f"expected a domain in the {kind} event of epoch {event.epoch}, got none")
     if kind is EventKind.ISSUER_REVOKED and (event.domain is None or event.issuer is None):
         raise Malformed(f"expected domain and issuer in the {kind} event of epoch {event.epoch}")
     return event
