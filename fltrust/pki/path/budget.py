@@ -13,6 +13,7 @@ class Budget:
     def __init__(self, limits: PathLimits) -> None:
         self.limits = limits
         self._paths = limits.paths
+        self._steps = limits.steps
         self._signatures = limits.signatures
         self._comparisons = limits.name_comparisons
 
@@ -20,6 +21,11 @@ class Budget:
         self._paths -= 1
         if self._paths < 0:
             self._over(f"at most {self.limits.paths} paths to try")
+
+    def step(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            self._over(f"at most {self.limits.steps} steps to build")
 
     def signature(self) -> None:
         self._signatures -= 1
@@ -30,10 +36,6 @@ class Budget:
         self._comparisons -= count
         if self._comparisons < 0:
             self._over(f"at most {self.limits.name_comparisons} comparisons of names with constraints")
-
-    @property
-    def is_spent(self) -> bool:
-        return self._paths < 0 or self._signatures < 0 or self._comparisons < 0
 
     @staticmethod
     def _over(expected: str) -> None:

@@ -18,7 +18,8 @@ Path: TypeAlias = tuple[Facts, ...]
 class PathBuilder:
     """Knows the certificates that a path may be built of; remembers which signatures it checked.
 
-    A path does not come by one name and key twice, so cycles of cross-certificates end.
+    A path does not come by one name and key twice, so cycles of cross-certificates end; a mesh of many, which
+    has more paths than anybody could try, ends with the budget.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class PathBuilder:
         if len(path) + 1 >= self._budget.limits.path_length:
             return
         for issuer in self._sorted(head, self._pool.get(head.issuer, ())):
+            self._budget.step()
             step = (issuer.subject, issuer.spki)
             if step not in seen and issuer.may_sign() and self.is_signed(head, issuer):
                 yield from self._from((*path, issuer), seen | {step}, to)

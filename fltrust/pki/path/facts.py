@@ -96,9 +96,11 @@ class Facts:
         return found is not None and found.critical
 
     def may_sign(self, *, crls: bool = False) -> bool:
-        """Whether its key usage lets it sign certificates, or CRLs; without one it may (4.2.1.3)."""
+        """Whether its key usage lets it sign certificates, or CRLs; without one a CA may (4.2.1.3)."""
         usage = self.get(x509.KeyUsage)
-        return usage is None or (usage.crl_sign if crls else usage.key_cert_sign)
+        if usage is None:
+            return self.is_ca
+        return usage.crl_sign if crls else usage.key_cert_sign
 
     @property
     def policies(self) -> frozenset[x509.ObjectIdentifier] | None:

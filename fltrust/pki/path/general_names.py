@@ -6,16 +6,20 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
+from fltrust.errors import Malformed
 from fltrust.pki.path.names import is_within, name_key
 from fltrust.pki.path.types import PeerName
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
 _LOCAL_PART = re.compile(r"[!-?A-~]{1,64}\Z")
+_AUTHORITY = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]{0,30}://(?:[A-Za-z0-9._~!$&'()*+,;=:%-]*@)?([A-Za-z0-9._-]+)(?::[0-9]{0,5})?"
+    r"(?:[/?#][!#$%&-;=?-Z_a-z~\[\]@]*)?\Z"
+)
 _MAX_HOST: Final = 253
 
 CONSTRAINABLE: Final = (
@@ -52,18 +56,33 @@ def is_peer(names: Sequence[x509.GeneralName], peer: PeerName) -> bool:
 
     A DNS name may match a wildcard that is the whole of the leftmost label, with two labels or more after it.
     """
-    for name in names:
-        if type(name) is not type(peer):
-            continue
-        if isinstance(name, x509.DNSName) and isinstance(peer, x509.DNSName):
-            if _is_host_named(_host(peer.value), name.value.lower()):
-                return True
-        elif isinstance(name, x509.RFC822Name) and isinstance(peer, x509.RFC822Name):
-            if _mailbox(name.value) == _mailbox(peer.value):
-                return True
-        elif name == peer:
-            return True
-    return False
+    return any(_is_named(name, peer) for name in names)
+
+
+def check_peer(peer: PeerName) -> None:
+    """Return only if a peer can be known by this name; else `Malformed`."""
+    try:
+        if isinstance(peer, x509.DNSName):
+            _host(peer.value)
+        elif isinstance(peer, x509.RFC822Name):
+            _mailbox(peer.value)
+        elif isinstance(peer, x509.IPAddress) and not isinstance(peer.value, IPv4Address | IPv6Address):
+            raise ValueError("a network")
+    except ValueError:
+        raise Malformed(
+            f"expected the name of one host, mailbox, address or URI, got {str(peer.value)[:80]!r}"
+        ) from None
+
+
+def _is_named(name: x509.GeneralName, peer: PeerName) -> bool:
+    if isinstance(name, x509.DNSName) and isinstance(peer, x509.DNSName):
+        return _is_host_named(_host(peer.value), name.value.lower())
+    if isinstance(name, x509.RFC822Name) and isinstance(peer, x509.RFC822Name):
+        try:
+            return _mailbox(name.value) == _mailbox(peer.value)
+        except ValueError:
+            return False  # what the certificate says is no mailbox
+    return name == peer
 
 
 def _is_host_named(host: str, presented: str) -> bool:
@@ -115,8 +134,12 @@ def _mailbox(text: str) -> tuple[str, str]:
 
 
 def _uri_host(uri: str) -> str:
-    """The host of a URI with an authority. An address is none (4.2.1.10: such URIs must be refused)."""
-    host = urlsplit(uri).hostname or ""
+    """The host of a URI with an authority. An address is none (4.2.1.10: such URIs must be refused).
+
+    Read strictly (RFC 3986, 3.2): what another reader could take for another host has none here.
+    """
+    found = _AUTHORITY.match(uri)
+    host = found[1].lower() if found is not None else ""
     if not _is_host(host) or host.rpartition(".")[2].isdigit():
         raise ValueError("a URI without the name of a host")
     return host

@@ -40,6 +40,8 @@ class PathLimits:
     """Certificates in a path, leaf and anchor included."""
     paths: int = 64
     """Paths to an anchor that are tried before giving up."""
+    steps: int = 5_000
+    """Certificates that are put above another on the way to a path."""
     signatures: int = 512
     """Signatures that are checked, those of CRLs and OCSP answers included."""
     policy_nodes: int = 1_000

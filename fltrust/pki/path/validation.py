@@ -16,6 +16,7 @@ from fltrust.pki.path.building import Path, PathBuilder
 from fltrust.pki.path.crls import UNKNOWN, judge_by_crls
 from fltrust.pki.path.evidence import Crl, Entry, Evidence
 from fltrust.pki.path.facts import Facts, read_facts, read_pool
+from fltrust.pki.path.general_names import check_peer
 from fltrust.pki.path.ocsp import is_exempt, judge_by_ocsp
 from fltrust.pki.path.opinion import ask_second_opinion
 from fltrust.pki.path.processing import process_path
@@ -50,7 +51,7 @@ def validate_path(
     `intermediates` may be in any order and may hold what is of no use; what of it cannot be read is left out.
 
     1. Bounds (`PathLimits`): what is past one is ``oversized``, before it is parsed where that is possible.
-       The leaf and every anchor must be readable, else ``malformed``.
+       The leaf and every anchor must be readable, else ``malformed``, and a peer one name, else `Malformed`.
     2. Paths are built whose names and signatures chain (`PathBuilder`), likely ones first.
     3. Each is processed (`process_path`, RFC 5280, 6.1), until one holds.
     4. Where `cryptography`'s verifier can judge it, that must accept it, too (`ask_second_opinion`).
@@ -66,6 +67,8 @@ def validate_path(
     rules = policy or PathPolicy()
     limits = rules.limits
     # 1.
+    if rules.peer is not None:
+        check_peer(rules.peer)
     subject = read_facts(leaf, limit=limits.certificate_bytes)
     if not 1 <= len(anchors) <= limits.certificates:
         refuse(
