@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
+from fltrust.coordinator.acme.evidence import AcmeChecker
 from fltrust.coordinator.bulk import BulkOffice
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.certificate_record import CertificateRecords
@@ -116,6 +117,7 @@ class Authority:
             settings=settings,
             checkers=(
                 JoinTokenChecker(),
+                AcmeChecker(),
                 LapsedChecker(ledger=self.ledger, ca=ca, grace=settings.lapsed_grace),
                 *checkers,
             ),

@@ -19,10 +19,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from fltrust.coordinator.acme_settings import AcmeSettings
 from fltrust.coordinator.approvals_settings import policy_from_table, policy_to_toml
 from fltrust.coordinator.evidence_settings import EvidenceSettings
 from fltrust.coordinator.protocol_settings import ProtocolSettings
-from fltrust.coordinator.settings import AuthoritySettings, WitnessSetting
+from fltrust.coordinator.settings import DEFAULT_GRACE, AuthoritySettings, WitnessSetting
 from fltrust.coordinator.status_settings import StatusSettings
 from fltrust.coordinator.upstream_settings import UpstreamSettings
 from fltrust.enrollment.approvals import ApprovalPolicy
@@ -39,6 +40,7 @@ NAMING_KEY_FILE = "names.key"
 PROFILES_FILE = "profiles.toml"
 _MAX_SETTINGS = 64 * 1024
 _VERSION = 1
+_MAX_GRACE = 30 * 24 * 3600
 _KEYS = {
     "version",
     "trust-domain",
@@ -55,11 +57,13 @@ _KEYS = {
     "public-names",
     "database",
     "lifetimes",
+    "lapsed-grace",
     "status",
     "approvals",
     "evidence",
     "protocols",
     "upstream",
+    "acme",
 }
 _PLAIN = re.compile(r"[^\x00-\x1f\"\\\x7f]*\Z")
 
@@ -92,12 +96,15 @@ class CoordinatorSettings:
     public_names: PublicNames = PublicNames.SPIFFE
     database: str | None = None
     lifetimes: dict[Role, timedelta] = field(default_factory=dict)
+    lapsed_grace: timedelta = DEFAULT_GRACE
+    """For how long a certificate that ran out brings a node back that was off; 0 for never."""
     approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
     evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
     """Rules for tokens and certificates of others; written by hand."""
     status: StatusSettings = field(default_factory=StatusSettings)
     """How long what is said of revocation is good."""
     protocols: ProtocolSettings = field(default_factory=ProtocolSettings)
+    acme: AcmeSettings = field(default_factory=AcmeSettings)
     upstream: UpstreamSettings | None = None
     """Another CA that issues to enrolled identities."""
 
@@ -116,6 +123,7 @@ class CoordinatorSettings:
             bootstrap=self.bootstrap,
             address=self.address,
             lifetimes=self.lifetimes,
+            lapsed_grace=self.lapsed_grace,
             approvals=self.approvals,
             status=self.status,
             profiles=profiles or builtin(),
@@ -153,12 +161,15 @@ class CoordinatorSettings:
             f"version = {_VERSION}",
             *(f'{key} = "{text}"' for key, text in given.items() if text is not None),
         ]
+        if self.lapsed_grace != DEFAULT_GRACE:
+            lines.append(f"lapsed-grace = {int(self.lapsed_grace.total_seconds())}  # seconds")
         if self.lifetimes:
             lines += ["", "[lifetimes]  # of certificates, in seconds"]
             lines += [f"{role} = {int(life.total_seconds())}" for role, life in self.lifetimes.items()]
         lines += policy_to_toml(self.approvals)
         lines += self.status.to_toml()
         lines += self.protocols.to_toml()
+        lines += self.acme.to_toml()
         lines += [] if self.upstream is None else self.upstream.to_toml()
         for witness in self.witnesses:
             lines += ["", "[[witnesses]]", f'url = "{witness.url}"', f'vkey = "{witness.key}"']
@@ -191,10 +202,12 @@ class CoordinatorSettings:
             public_names=_public_names(_text(found, "public-names")),
             database=_text(found, "database"),
             lifetimes=_lifetimes(found.get("lifetimes", {})),
+            lapsed_grace=_grace(found.get("lapsed-grace")),
             approvals=policy_from_table(found.get("approvals")),
             evidence=EvidenceSettings.from_table(found.get("evidence", {})),
             status=StatusSettings.from_table(found.get("status", {})),
             protocols=ProtocolSettings.from_table(found.get("protocols", {})),
+            acme=AcmeSettings.from_table(found.get("acme", {})),
         )
 
 
@@ -242,6 +255,14 @@ def _witnesses(tables: object) -> tuple[WitnessSetting, ...]:
             f"expected [[witnesses]] with 'url' and 'vkey' in {SETTINGS_FILE}, got something else"
         )
     return tuple(WitnessSetting.of(item["url"], item["vkey"]) for item in tables)
+
+
+def _grace(seconds: object) -> timedelta:
+    if seconds is None:
+        return DEFAULT_GRACE
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 <= seconds <= _MAX_GRACE:
+        raise Malformed(f"expected 'lapsed-grace = <seconds>' of at most {_MAX_GRACE} in {SETTINGS_FILE}")
+    return timedelta(seconds=seconds)
 
 
 def _lifetimes(table: object) -> dict[Role, timedelta]:

@@ -166,6 +166,7 @@ def serve(
         public=settings.listen_public or settings.public,
         services=settings.listen_services or settings.services,
         services_name=settings.services,
+        acme=settings.acme,
         witnesses=settings.witnesses,
     )
     where = f"enrollment on {listening.bootstrap}, everything else on {listening.address}"

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fltrust.clock import Clock
 from fltrust.coordinator import est
+from fltrust.coordinator.acme import pages as acme
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.ca import InForce
 from fltrust.coordinator.gate import Gate
@@ -31,7 +32,7 @@ from fltrust.coordinator.serving import ServerSettings
 from fltrust.keys.tls import load_pair
 from fltrust.pki.bundle import bundle_to_pem, chain_to_pem
 
-MODULES: tuple[RouteModule, ...] = (est.routes,)
+MODULES: tuple[RouteModule, ...] = (acme.routes, est.routes)
 """Who serves here. A module that is switched off gives no routes."""
 
 _SAFE = (

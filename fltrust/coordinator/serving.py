@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fltrust.coordinator.acme_settings import AcmeSettings
 from fltrust.coordinator.settings import WitnessSetting
 from fltrust.wire.rounds import MAX_SEAL
 from fltrust.wire.values import MAX_MESSAGE
@@ -23,6 +24,8 @@ class ServerSettings:
     """HTTPS for other protocols (ACME, EST, REST, the SPIFFE bundle). None: not served."""
     services_name: str | None = None
     """``host:port`` under which clients reach `services`; None: the address itself."""
+    acme: AcmeSettings = field(default_factory=AcmeSettings)
+    """ACME on the services port."""
     witnesses: tuple[WitnessSetting, ...] = ()
     """Who is asked to cosign the public log's checkpoints."""
 
