@@ -16,6 +16,7 @@ from fltrust.coordinator.identity import CoordinatorIdentity, issue_identity
 from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.public_names import PublicNaming
 from fltrust.coordinator.succession import CaHome
+from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.identity import Digest, KeyId, Name, NodeId, Role, RunId, SpiffeId, TrustDomain
@@ -121,6 +122,7 @@ class World:
         ca: Authorities | None = None,
         names: PublicNaming | None = None,
         home: CaHome | None = None,
+        approvals: ApprovalPolicy | None = None,
     ) -> None:
         self.url = url
         self.clock = FakeClock()
@@ -130,6 +132,7 @@ class World:
         self.authority: Authority
         self.names = names or PublicNaming()
         self.home = home
+        self.approvals = approvals or ApprovalPolicy()
         self.in_force = CurrentCa(self.ca.issuer, self.bundle)
         self.notary = scratch_notary(self.in_force, clock=self.clock)
         self.identity: CoordinatorIdentity = issue_identity(self.ca.issuer, self.bundle, clock=self.clock)
@@ -148,7 +151,12 @@ class World:
             names=self.names,
             home=self.home,
             clock=self.clock,
-            settings=AuthoritySettings(domain=DOMAIN, bootstrap="localhost:1", address="localhost:2"),
+            settings=AuthoritySettings(
+                domain=DOMAIN,
+                bootstrap="localhost:1",
+                address="localhost:2",
+                approvals=self.approvals,
+            ),
         )
 
     def reopen(self) -> None:
