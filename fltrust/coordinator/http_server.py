@@ -33,6 +33,8 @@ KEEP_ALIVE = 15
 """Seconds that an idle connection is kept."""
 MAX_HEAD = 16 * 1024
 _GOODBYE = 5.0
+_LAST_GOODBYE = 0.5
+"""Seconds that an idle connection of a server that stops may take to end TLS from its side."""
 
 
 class HttpServer:
@@ -195,6 +197,12 @@ def _protocol(slots: Slots) -> type[H11Protocol]:
         def on_response_complete(self) -> None:
             super().on_response_complete()
             self._follow()
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            if self.transport.is_closing() and self.transport.get_write_buffer_size() == 0:
+                self._disarm()
+                self._timer = self.loop.call_later(_LAST_GOODBYE, self.transport.abort)
 
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()

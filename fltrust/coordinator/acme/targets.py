@@ -21,20 +21,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_ADDRESSES = 16
 _THREADS = 4
-_NEVER: Final = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            "192.0.0.0/24",
-            "192.88.99.0/24",
-            "64:ff9b::/96",
-            "64:ff9b:1::/48",
-            "100::/64",
-            "2001::/23",
-            "2002::/16",
-        ),
-    )
-)
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""Of IPv6, what is global unicast by its prefix; everything else is special, or will be."""
+_NEVER: Final = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2002::/16")))
 """Special addresses, and those that carry another inside, which a translator on the way would connect to."""
 
 
@@ -47,6 +36,8 @@ def is_permitted(address: Address, networks: Sequence[Network]) -> bool:
         address = address.ipv4_mapped
     if any(address in network for network in networks):
         return True
+    if address.version == 6 and address not in _UNICAST:
+        return False
     return (
         address.is_global
         and not (address.is_multicast or address.is_reserved or address.is_unspecified)
