@@ -33,11 +33,13 @@ SPIFFE = "spiffe"
 """The SPIFFE project's client of the Workload API."""
 ENVOY = "envoy"
 """Envoy; its binary lies beside the Python."""
+PKILINT = "pkilint"
+"""Checks certificates, CRLs and OCSP answers against the standards."""
 NODE = "node"
 """@sigstore/verify 3 and 4, and the Node.js that both run on."""
 
 WITH_FLTRUST = frozenset({MLFLOW})
-PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY)
+PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY, PKILINT)
 
 
 class CannotInstall(Exception):
