@@ -5,76 +5,30 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
+from path_world import MADE, NOW, Domain, make_domain
 
 from fltrust.errors import CertificateRefused, Malformed, Refusal, Revoked
-from fltrust.identity import Role, Serial, SpiffeId, TrustDomain
-from fltrust.keys import FileSigner, generate
+from fltrust.identity import Role, SpiffeId, TrustDomain
+from fltrust.keys import generate
 from fltrust.pki import (
-    Draft,
-    Issuer,
     TrustBundle,
     chain_to_pem,
-    create_issuing,
-    create_root,
     verify_certificate,
 )
 from fltrust.pki.ca_certificates import authority_key
-from fltrust.pki.crl import CrlDraft, CrlReason, encode_entry, sign_crl
 from fltrust.pki.cross import certify_bridge, certify_domain, check_cross_certificate, domain_constraints
 from fltrust.pki.leaf import expected_names
 from fltrust.pki.path import Evidence, PathPolicy, RevocationMode, ValidatedPath, validate_path
 from fltrust.pki.signing import SignerKey
 
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-MADE = NOW - timedelta(days=1)
 A, B, C, BRIDGE = map(TrustDomain, ("hospitals.example", "clinics.example", "labs.example", "bridge.example"))
-
-
-@dataclass(frozen=True)
-class Domain:
-    name: TrustDomain
-    root: x509.Certificate
-    signer: FileSigner
-    issuer: Issuer
-    issuing_signer: FileSigner
-
-    def issue(self, name: str = "site-a", domain: TrustDomain | None = None) -> x509.Certificate:
-        draft = Draft.of(
-            SpiffeId.of(domain or self.name, Role.PARTICIPANT, name), generate().public_key, now=NOW
-        )
-        return self.issuer.redeem(draft)
-
-    def crl(self, *revoked: x509.Certificate, number: int = 1, leaves: bool = False, **changes: Any) -> bytes:
-        entries = [
-            encode_entry(
-                Serial(item.serial_number),
-                revoked_at=MADE,
-                reason=CrlReason.KEY_COMPROMISE,
-                invalid_since=None,
-            )
-            for item in revoked
-        ]
-        asked = {"number": number, "this_update": MADE, "next_update": NOW + timedelta(days=7), **changes}
-        return sign_crl(
-            CrlDraft(**asked, only_leaves=leaves),
-            entries,
-            certificate=self.issuer.certificate if leaves else self.root,
-            signer=self.issuing_signer if leaves else self.signer,
-        )
-
-
-def make_domain(name: TrustDomain) -> Domain:
-    signer, issuing_signer = generate(), generate()
-    root = create_root(name, signer=signer, now=MADE)
-    issuing = create_issuing(root=root, root_signer=signer, public_key=issuing_signer.public_key, now=MADE)
-    return Domain(name, root, signer, Issuer(certificate=issuing, signer=issuing_signer), issuing_signer)
 
 
 @dataclass(frozen=True)
@@ -202,10 +156,10 @@ def forge(partner: Domain, claimed: TrustDomain) -> x509.Certificate:
 def test_whatever_is_revoked_on_the_way_ends_the_path(world: Bridge, which: str) -> None:
     leaf = world.b.issue()
     crls = {
-        "bridge_by_a": world.a.crl(world.bridge_by_a, number=2),
-        "by_bridge": world.bridge.crl(world.by_bridge[B], number=2),
-        "issuing": world.b.crl(world.b.issuer.certificate, number=2),
-        "leaf": world.b.crl(leaf, leaves=True, number=2),
+        "bridge_by_a": world.a.crl(world.bridge_by_a, number=11),
+        "by_bridge": world.bridge.crl(world.by_bridge[B], number=11),
+        "issuing": world.b.crl(world.b.issuer.certificate, number=11),
+        "leaf": world.b.crl(leaf, leaves=True, number=11),
     }
     with pytest.raises(Revoked):
         world.validate(leaf, crls=[*world.crls(), crls[which]])
