@@ -35,11 +35,15 @@ ENVOY = "envoy"
 """Envoy; its binary lies beside the Python."""
 PKILINT = "pkilint"
 """Checks certificates, CRLs and OCSP answers against the standards."""
+CERTBOT = "certbot"
+"""The ACME client."""
+SCHEMATHESIS = "schemathesis"
+"""Makes requests from an OpenAPI document and judges the answers."""
 NODE = "node"
 """@sigstore/verify 3 and 4, and the Node.js that both run on."""
 
 WITH_FLTRUST = frozenset({MLFLOW})
-PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY, PKILINT)
+PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY, PKILINT, CERTBOT, SCHEMATHESIS)
 
 
 class CannotInstall(Exception):
