@@ -35,8 +35,12 @@ class PathBuilder:
         self._signed: dict[tuple[bytes, bytes], bool] = {}
 
     def paths(self, leaf: Facts, *, to: Facts | None = None) -> Iterator[Path]:
-        """Every path whose names and signatures chain, to any anchor or one. Nothing else of it is judged."""
-        yield from self._from((leaf,), frozenset({(leaf.subject, leaf.spki)}), to)
+        """Every path whose names and signatures chain, to any anchor or one, the shortest first.
+
+        Nothing else of it is judged. A long way through many CAs keeps nobody from finding a short one.
+        """
+        for length in range(2, self._budget.limits.path_length + 1):
+            yield from self._of_length(length, (leaf,), frozenset({(leaf.subject, leaf.spki)}), to)
 
     def named(self, name: NameKey) -> Sequence[Facts]:
         """Everybody of this name, CA or not, anchors first."""
@@ -49,19 +53,23 @@ class PathBuilder:
             self._signed[pair] = is_issued_by(certificate, issuer, budget=self._budget)
         return self._signed[pair]
 
-    def _from(self, path: Path, seen: frozenset[tuple[NameKey, bytes]], to: Facts | None) -> Iterator[Path]:
-        head = path[-1]
-        for anchor in self._sorted(head, self._anchors.get(head.issuer, ())):
-            if (to is None or anchor is to) and anchor.der != path[0].der and self.is_signed(head, anchor):
-                self._budget.path()
-                yield (*path, anchor)
-        if len(path) + 1 >= self._budget.limits.path_length:
-            return
-        for issuer in self._sorted(head, self._pool.get(head.issuer, ())):
+    def _of_length(
+        self, length: int, path: Path, seen: frozenset[tuple[NameKey, bytes]], to: Facts | None
+    ) -> Iterator[Path]:
+        head, is_last = path[-1], len(path) + 1 == length
+        for issuer in self._sorted(head, (self._anchors if is_last else self._pool).get(head.issuer, ())):
             self._budget.step()
             step = (issuer.subject, issuer.spki)
-            if step not in seen and issuer.may_sign() and self.is_signed(head, issuer):
-                yield from self._from((*path, issuer), seen | {step}, to)
+            if is_last:
+                if (
+                    (to is None or issuer is to)
+                    and issuer.der != path[0].der
+                    and self.is_signed(head, issuer)
+                ):
+                    self._budget.path()
+                    yield (*path, issuer)
+            elif step not in seen and issuer.may_sign() and self.is_signed(head, issuer):
+                yield from self._of_length(length, (*path, issuer), seen | {step}, to)
 
     def _sorted(self, below: Facts, candidates: Sequence[Facts]) -> list[Facts]:
         wanted = below.authority_key_id
