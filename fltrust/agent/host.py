@@ -13,18 +13,22 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from fltrust.agent.aggregator import AggregatorCore
+from fltrust.agent.ca_changes import CaChanges
 from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.agent.feedlog import FeedLog
 from fltrust.agent.handlers import aggregator_handlers, participant_handlers
 from fltrust.agent.journal import Journal
 from fltrust.agent.participant import ParticipantCore
 from fltrust.agent.ports import AggregatorUpstream
+from fltrust.agent.renew_request import take_request
 from fltrust.agent.renewal import Renewer
+from fltrust.agent.revive import load_or_revive
 from fltrust.agent.server import AgentServer
 from fltrust.agent.state import AgentState, socket_path_of
 from fltrust.agent.watched import WatchedFeed
@@ -94,7 +98,7 @@ class AgentHost:
         `NotFound`, `CertificateRefused` for an expired certificate, or what `AgentState.open` does."""
         self._clock = clock or SystemClock()
         self._state = AgentState.open(state_dir, passphrase=passphrase)
-        self._store = CredentialStore.load(self._state, clock=self._clock)
+        self._store = load_or_revive(self._state, clock=self._clock)
         if self.spiffe_id.role not in (Role.PARTICIPANT, Role.AGGREGATOR):
             raise PermissionDenied(f"expected a participant or an aggregator to run, got {self.spiffe_id}")
         self._view = TrustView(self._clock, policy)
@@ -124,11 +128,26 @@ class AgentHost:
             self._view.subscribe(self._heed)
             stack.callback(self._store.on_rotate(self._say_renewed))
             self._renewer = Renewer(
-                self._store, coordinator, clock=self._clock, rng=self._rng, on_revoked=self._take_revocation
+                self._store,
+                coordinator,
+                clock=self._clock,
+                rng=self._rng,
+                on_revoked=self._take_revocation,
+                on_alarm=self._say_failing,
+                is_asked=lambda: take_request(self._state.folder),
             )
             stack.callback(self._renewer.stop)
+            if self._store.current.hardware_signer is not None:
+                self._renewer.renew()  # the key for TLS lives in memory, and so is got at each start
+            changes = CaChanges(self._store, self._renewer.hasten)
+            self._view.subscribe(changes.heed)
             self._follower = TrustFollower(
-                WatchedFeed(coordinator, self._store, on_revoked=self._take_revocation),
+                WatchedFeed(
+                    coordinator,
+                    self._store,
+                    on_revoked=self._take_revocation,
+                    on_ca_revoked=changes.heed_refusal,
+                ),
                 self._view,
                 rng=self._rng,
             )
@@ -325,6 +344,15 @@ class AgentHost:
             serial=certificate.serial.hex,
             key=str(certificate.key_id),
             not_after=certificate.not_after,
+        )
+
+    def _say_failing(self, reason: str, left: timedelta) -> None:
+        """The alarm of the renewer: somebody should look before the certificate runs out."""
+        self._events.emit(
+            "renewal-failing",
+            identity=str(self.spiffe_id),
+            reason=reason,
+            seconds_left=int(left.total_seconds()),
         )
 
     def _is_ready(self, state: TrustState) -> bool:

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -25,6 +25,12 @@ _FIRST_RETRY = timedelta(seconds=1)
 _LONGEST_RETRY = timedelta(minutes=1)
 _LONGEST_SLEEP = timedelta(minutes=1)
 """The wall clock may jump (suspend, NTP): look at it at least this often."""
+_ASKED_EVERY = timedelta(seconds=2)
+_ALARMING = 3
+"""Failures in a row that are told as an alarm; the first may be a coordinator that restarts."""
+
+Alarm = Callable[[str, timedelta], None]
+"""Told why renewal fails, and how much longer the certificate is good."""
 
 
 def next_renewal(not_before: datetime, not_after: datetime, *, rng: random.Random) -> datetime:
@@ -79,7 +85,15 @@ class Renewer:
         clock: Clock,
         rng: random.Random,
         on_revoked: Callable[[Revoked], None] | None = None,
+        on_alarm: Alarm | None = None,
+        keeps_key: bool = False,
+        is_asked: Callable[[], bool] | None = None,
     ) -> None:
+        """`is_asked` is asked every two seconds whether somebody wants a renewal now. `keeps_key` renews the
+        certificate of the key that there is, for a key that cannot be made anew."""
+        self._on_alarm = on_alarm
+        self._keeps_key = keeps_key
+        self._is_asked = is_asked
         self._store = store
         self._desk = desk
         self._clock = clock
@@ -102,16 +116,17 @@ class Renewer:
             self._thread.join(timeout)
 
     def renew(self) -> Credentials:
-        """Get the next certificate now, for a new key, and rotate to it.
+        """Get the next certificate now and rotate to it.
 
-        1. A new key is made; only a request signed with it leaves.
+        1. A new key is made, or the present one kept (one in hardware always is); only a request signed with it leaves.
         2. The bundle of the response replaces ours if its sequence is higher: it came over a
            channel that our roots authenticated.
-        3. The certificate verifies against that bundle, is ours, and is for the new key.
+        3. The certificate verifies against that bundle, is ours, and is for that key.
         4. The store rotates; whoever holds the old pair may go on with it until it expires.
         """
         old = self._store.current
-        signer = generate()  # 1
+        in_hardware = old.hardware_signer is not None
+        signer = old.signer if self._keeps_key or in_hardware else generate()  # 1
         issued = self._desk.renew(create_csr(signer))
         bundle = old.bundle
         if issued.bundle.domain == bundle.domain and issued.bundle.sequence > bundle.sequence:  # 2
@@ -119,15 +134,45 @@ class Renewer:
         credentials = Credentials.verified(  # 3
             signer, issued.chain_der, bundle=bundle, expect=old.spiffe_id, clock=self._clock
         )
+        if in_hardware:
+            credentials = replace(credentials, transport=self._transport(credentials))
         self._store.rotate(credentials)  # 4
         return credentials
+
+    def _transport(self, identity: Credentials) -> Credentials:
+        """A certificate of the same identity for a new key in memory, which TLS takes where it takes no other."""
+        signer = generate()
+        issued = self._desk.renew(create_csr(signer))
+        return Credentials.verified(
+            signer, issued.chain_der, bundle=identity.bundle, expect=identity.spiffe_id, clock=self._clock
+        )
+
+    def _transport(self, identity: Credentials) -> Credentials:
+        """A certificate of the same identity for a new key in memory: what TLS shows where it cannot use hardware."""
+        signer = generate()
+        issued = self._desk.renew(create_csr(signer))
+        return Credentials.verified(
+            signer, issued.chain_der, bundle=identity.bundle, expect=identity.spiffe_id, clock=self._clock
+        )
+
+    def hasten(self, within: timedelta) -> None:
+        """Renew at a moment between now and `within`, by chance, unless that is due earlier anyway.
+
+        What makes one agent renew makes all of them: they must not come at once. Returns at once.
+        """
+        due = self._clock.now() + within * self._rng.random()
+        if due < self._plan.at:
+            self._plan = _Plan(due, self._plan.attempt)
+            self._wake.set()
 
     def step(self) -> timedelta | None:
         """Do what is due; return how long to sleep, or None when renewal has ended for good."""
         now = self._clock.now()
+        if self._is_asked is not None and self._is_asked():
+            self._plan = _Plan(now)
         if now < self._plan.at:
             self._save_if_needed()
-            return min(self._plan.at - now, _LONGEST_SLEEP)
+            return min(self._plan.at - now, self._longest_sleep)
         try:
             credentials = self.renew()
         except Revoked as error:
@@ -149,7 +194,11 @@ class Renewer:
                 credentials.certificate.serial.hex,
                 credentials.certificate.not_after.isoformat(),
             )
-        return max(min(self._plan.at - self._clock.now(), _LONGEST_SLEEP), timedelta(0))
+        return max(min(self._plan.at - self._clock.now(), self._longest_sleep), timedelta(0))
+
+    @property
+    def _longest_sleep(self) -> timedelta:
+        return _LONGEST_SLEEP if self._is_asked is None else _ASKED_EVERY
 
     def _run(self) -> None:
         while not self._stopping:
@@ -177,6 +226,8 @@ class Renewer:
             state,
             _words(delay),
         )
+        if attempt >= _ALARMING and self._on_alarm is not None:
+            self._on_alarm(getattr(error, "reason", "internal"), left)
 
     def _save_if_needed(self) -> None:
         if not self._store.is_saved:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from fltrust.agent.credentials import CredentialStore
-from fltrust.errors import Refusal, Revoked
+from fltrust.errors import CertificateRefused, Refusal, Revoked
 from fltrust.identity import Epoch
 from fltrust.revocation.events import FeedItem
 from fltrust.revocation.ports import TrustFeed
@@ -19,20 +19,32 @@ class WatchedFeed(TrustFeed):
     """
 
     def __init__(
-        self, feed: TrustFeed, store: CredentialStore, *, on_revoked: Callable[[Revoked], None]
+        self,
+        feed: TrustFeed,
+        store: CredentialStore,
+        *,
+        on_revoked: Callable[[Revoked], None],
+        on_ca_revoked: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_ca_revoked` is told when we are refused because the CA behind our certificate is revoked."""
+        self._on_ca_revoked = on_ca_revoked
         self._feed = feed
         self._store = store
         self._on_revoked = on_revoked
 
     def watch(self, after: Epoch) -> Iterator[FeedItem]:
-        return _Items(self._feed.watch(after), self._store, self._on_revoked)
+        return _Items(self._feed.watch(after), self._store, self._on_revoked, self._on_ca_revoked)
 
 
 class _Items(Iterator[FeedItem]):
     def __init__(
-        self, items: Iterator[FeedItem], store: CredentialStore, on_revoked: Callable[[Revoked], None]
+        self,
+        items: Iterator[FeedItem],
+        store: CredentialStore,
+        on_revoked: Callable[[Revoked], None],
+        on_ca_revoked: Callable[[], None],
     ) -> None:
+        self._on_ca_revoked = on_ca_revoked
         self._items = items
         self._store = store
         self._on_revoked = on_revoked
@@ -44,6 +56,10 @@ class _Items(Iterator[FeedItem]):
         except Revoked as error:
             if error.reason != Refusal.HELD and self._store.current is self._shown:
                 self._on_revoked(error)
+            raise
+        except CertificateRefused as error:
+            if error.reason == Refusal.ISSUER_REVOKED and self._store.current is self._shown:
+                self._on_ca_revoked()
             raise
 
     def close(self) -> None:

@@ -14,11 +14,14 @@ from fltrust.coordinator.acme.evidence import AcmeChecker
 from fltrust.coordinator.bulk import BulkOffice
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.certificate_record import CertificateRecords
+from fltrust.coordinator.cmp.evidence import CmpChecker
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.credentials import CredentialOffice
 from fltrust.coordinator.cross_certification import CrossCertify
 from fltrust.coordinator.desks import open_desks
 from fltrust.coordinator.enroller import Enroller, record_of
+from fltrust.coordinator.federation.desk import FederationDesk
+from fltrust.coordinator.federation.kinds import AdmitForeign, EndFederation, Federate
 from fltrust.coordinator.key_usage import KeyUsageDesk
 from fltrust.coordinator.lapsed import LapsedChecker
 from fltrust.coordinator.ledger import Ledger
@@ -29,6 +32,7 @@ from fltrust.coordinator.operations import Operations
 from fltrust.coordinator.ports import Store
 from fltrust.coordinator.presence import Presence
 from fltrust.coordinator.public_names import PublicNaming
+from fltrust.coordinator.reading import as_read_by
 from fltrust.coordinator.rounds import RoundDesk, SigningIdentity
 from fltrust.coordinator.sensitive import BulkRevoke, ReleaseHold
 from fltrust.coordinator.sequencer import Sequencer
@@ -48,8 +52,7 @@ from fltrust.keys.signer import Signer
 from fltrust.pki.csr import create_csr
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.pki.verify import verify_certificate
-from fltrust.pki.workloads import agent_of
-from fltrust.revocation.events import EventKind, TrustEvent
+from fltrust.revocation.events import TrustEvent
 from fltrust.revocation.state import IdentityState
 from fltrust.rounds.logged import log_name
 from fltrust.tlog.note import NoteKey
@@ -102,6 +105,7 @@ class Authority:
         self.ledger = Ledger(store, clock, Logbook(settings.domain, names or PublicNaming()))
         with self.ledger.writing() as work:
             open_log(work, self.log_key)
+        self.federation: FederationDesk = FederationDesk(ledger=self.ledger, ca=ca)
         self.status = StatusOffice(
             ledger=self.ledger,
             ca=ca,
@@ -118,6 +122,7 @@ class Authority:
             checkers=(
                 JoinTokenChecker(),
                 AcmeChecker(),
+                CmpChecker(),
                 LapsedChecker(ledger=self.ledger, ca=ca, grace=settings.lapsed_grace),
                 *checkers,
             ),
@@ -129,6 +134,12 @@ class Authority:
         self.credentials = CredentialOffice(
             ledger=self.ledger, settings=settings, mac_keys=self.mac_keys, entropy=entropy
         )
+        for kind in (
+            Federate(self.federation, settings.domain),
+            AdmitForeign(self.federation),
+            EndFederation(self.federation),
+        ):
+            self.operations.register(kind)
         self.tokens = TokenOffice(ledger=self.ledger, ca=ca, settings=settings, entropy=entropy)
         self.rounds = RoundDesk(
             ledger=self.ledger,
@@ -197,6 +208,11 @@ class Authority:
         `to_renew`: the certificate of a CA that was revoked since is good enough to ask for one of
         the CA in force, since it is on record.
         """
+        if certificate.spiffe_id.domain != self.ca.domain:
+            # Issued by another coordinator: on record there. Who of that domain stands well, our feed says.
+            self.federation.judge(certificate)
+            self.ledger.judge(certificate)
+            return
         self.ledger.judge(certificate, is_on_record=to_renew)
         if not self._records.knows(certificate):
             with self.ledger.reading() as tx:
@@ -215,7 +231,13 @@ class Authority:
             found = tx.events.read(after, limit=max(1, min(limit, MAX_EVENTS)))
         if reader is None:
             return found
-        return tuple(as_read_by(reader, event) for event in found)
+        return tuple(self.as_read_by(reader, event) for event in found)
+
+    def as_read_by(self, reader: SpiffeId, event: TrustEvent) -> TrustEvent:
+        """The event as `reader` may read it; see `fltrust.coordinator.reading`."""
+        home = self.ca.domain
+        lent = () if reader.domain == home else self.federation.lent_to(reader.domain)
+        return as_read_by(reader, event, home=home, lent=lent)
 
     def check_watch(self, after: Epoch) -> None:
         """Return only if the feed has reached `after`; a watcher that is ahead followed another feed."""
@@ -292,18 +314,6 @@ class Authority:
         with self.ledger.writing() as work:
             if not work.tx.tlog.find(subject=certificate_subject(der), limit=1):
                 work.log(work.book.tsa_certificate(der, at=work.now))
-
-
-def as_read_by(reader: SpiffeId, event: TrustEvent) -> TrustEvent:
-    """The event as `reader` may read it: itself, or REDACTED. The rule is that of `Authority.events`."""
-    if reader.role in (Role.AGGREGATOR, Role.OPERATOR):
-        return event
-    subject = event.subject
-    if subject is None or subject.role not in (Role.PARTICIPANT, Role.WORKLOAD):
-        return event
-    if reader in (subject, agent_of(subject)):
-        return event
-    return TrustEvent(epoch=event.epoch, kind=EventKind.REDACTED, at=event.at)
 
 
 def _enrollment(

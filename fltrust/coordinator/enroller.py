@@ -134,7 +134,12 @@ class Enroller:
                 else:
                     # 3.
                     approval, kind = approve(
-                        evidence, checkers=self._checkers, tokens=work.tx.tokens, now=work.now
+                        evidence,
+                        checkers=self._checkers,
+                        tokens=work.tx.tokens,
+                        certificates=work.tx.certificates,
+                        enrollments=work.tx.enrollments,
+                        now=work.now,
                     )
                     # 4. and 5.
                     if self.requests.policy.needed(approval, evidence=kind, protocol=request.protocol):

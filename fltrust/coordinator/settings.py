@@ -30,6 +30,10 @@ class WitnessSetting:
         return cls(url, VerifierKey.parse(vkey))
 
 
+DEFAULT_GRACE = timedelta(hours=72)
+"""A weekend."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthoritySettings:
     """Names, addresses and bounds. A role without a lifetime takes its profile's default."""
@@ -46,6 +50,8 @@ class AuthoritySettings:
     """How many operators approve what."""
     max_token_ttl: timedelta = timedelta(days=7)
     status: StatusSettings = field(default_factory=StatusSettings)
+    lapsed_grace: timedelta = DEFAULT_GRACE
+    """For how long a certificate that ran out brings its holder back; 0 for never."""
     heartbeat: timedelta = timedelta(seconds=5)
     """How often an idle watch is told that there is nothing new."""
 

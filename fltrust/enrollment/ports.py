@@ -152,6 +152,17 @@ class EvidenceChecker(Protocol):
 
 
 @runtime_checkable
+class RecordChecker(EvidenceChecker, Protocol):
+    """A checker of evidence that rests on what is on record here."""
+
+    def confirm(
+        self, evidence: Evidence, *, certificates: CertificateStore, enrollments: EnrollmentStore
+    ) -> None:
+        """Return only if the record bears the evidence out; in the transaction, right before `approve`."""
+        ...
+
+
+@runtime_checkable
 class ExaminingChecker(EvidenceChecker, Protocol):
     """A checker of evidence that takes work to judge, or that is bound to the request it came with."""
 

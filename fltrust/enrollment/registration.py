@@ -15,6 +15,7 @@ from fltrust.enrollment.ports import (
     EnrollmentStore,
     EvidenceChecker,
     ExaminingChecker,
+    RecordChecker,
     TokenStore,
 )
 from fltrust.enrollment.token import SECRET_BYTES, hash_of
@@ -87,11 +88,16 @@ class JoinTokenChecker:
                 "the join token is not known here",
                 hint="is it for this coordinator? ask its operator for a new one",
             )
-        if record.status is not TokenStatus.PENDING or not tokens.spend(record.token_id, now=now):
-            raise _refused(tokens.get(record.token_id, now=now) or record)
-        return Approval(
-            record.role, record.name, record.replace, granted_by=record.created_by, dns_names=record.dns_names
-        )
+        return spend_token(record, tokens=tokens, now=now)
+
+
+def spend_token(record: TokenRecord, *, tokens: TokenStore, now: datetime) -> Approval:
+    """Spend a token that its holder was proved to have, once, even in a race; `TokenRefused` otherwise."""
+    if record.status is not TokenStatus.PENDING or not tokens.spend(record.token_id, now=now):
+        raise _refused(tokens.get(record.token_id, now=now) or record)
+    return Approval(
+        record.role, record.name, record.replace, granted_by=record.created_by, dns_names=record.dns_names
+    )
 
 
 def _refused(record: TokenRecord) -> TokenRefused:
@@ -122,11 +128,19 @@ def _unknown(evidence: Evidence) -> Malformed:
 
 
 def approve(
-    evidence: Evidence, *, checkers: Sequence[EvidenceChecker], tokens: TokenStore, now: datetime
+    evidence: Evidence,
+    *,
+    checkers: Sequence[EvidenceChecker],
+    tokens: TokenStore,
+    certificates: CertificateStore,
+    enrollments: EnrollmentStore,
+    now: datetime,
 ) -> tuple[Approval, str]:
     """Let the checker of this kind of evidence decide; an unknown kind is refused."""
     for checker in checkers:
         if checker.accepts(evidence):
+            if isinstance(checker, RecordChecker):
+                checker.confirm(evidence, certificates=certificates, enrollments=enrollments)
             return checker.approve(evidence, tokens=tokens, now=now), checker.kind
     raise _unknown(evidence)
 

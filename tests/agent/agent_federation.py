@@ -38,6 +38,7 @@ class Federation:
         self.clock = SystemClock()
         now = datetime.now(UTC)
         root_signer, issuing_signer = generate(), generate()
+        self.root_signer = root_signer
         root = create_root(DOMAIN, signer=root_signer, now=now)
         issuing = create_issuing(
             root=root, root_signer=root_signer, public_key=issuing_signer.public_key, now=now

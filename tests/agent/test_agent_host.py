@@ -11,9 +11,11 @@ import pytest
 from agent_federation import Federation, eventually
 from agent_world import content, model
 
+from fltrust.agent import ca_changes
 from fltrust.agent.client import AgentClient
 from fltrust.agent.host import AgentHost
 from fltrust.agent.ports import InstructionDraft, ReceivedInstruction
+from fltrust.agent.renew_request import request_renewal
 from fltrust.agent.state import AgentState
 from fltrust.client import TrustFollower
 from fltrust.clock import SystemClock
@@ -31,7 +33,11 @@ from fltrust.errors import (
 )
 from fltrust.identity import Name, NodeId, Role, RunId
 from fltrust.keys import generate
+from fltrust.pki import Issuer, create_issuing, make_bundle
+from fltrust.pki.ca_certificates import create_root_succession
+from fltrust.pki.leaf import ca_key_id
 from fltrust.revocation import RevocationReason, RevocationTarget
+from fltrust.revocation.events import EventKind
 from fltrust.revocation.view import ReachPolicy, TrustView
 from fltrust.rounds.types import Candidate, CohortMember, RoundKey
 from fltrust.updates.dsse import Envelope
@@ -282,3 +288,86 @@ def test_stopping_twice_is_stopping_once(federation: Federation) -> None:
     host.stop()
     names = {thread.name for thread in threading.enumerate()}
     assert not names & {"fltrust-renewer", "fltrust-follower", "fltrust-agent-accept"}
+
+
+def end_the_ca(federation: Federation) -> None:
+    """Revoke the issuing CA and put another in force, as an operation of the operators does."""
+    old, signer = federation.authority.ca.issuer, generate()
+    certificate = create_issuing(
+        root=federation.bundle.roots[0],
+        root_signer=federation.root_signer,
+        public_key=signer.public_key,
+        now=federation.clock.now(),
+    )
+    with federation.authority.ledger.writing() as work:
+        work.emit(
+            EventKind.ISSUER_REVOKED,
+            actor=federation.operator.spiffe_id,
+            domain=federation.bundle.domain,
+            issuer=ca_key_id(old.certificate.public_key()),
+        )
+    federation.authority.ca.replace(issuer=Issuer(certificate=certificate, signer=signer))
+
+
+def test_when_the_ca_behind_it_ends_an_agent_comes_over_by_itself_and_another_that_was_off_as_well(
+    federation: Federation,
+) -> None:
+    away = federation.join("site-b").folder
+    with AgentHost(federation.join("site-a").folder) as site:
+        site.wait_ready(20)
+        end_the_ca(federation)
+        ca = federation.authority.ca.issuer.certificate
+        eventually(lambda: site.credentials.current.certificate.chain[-1] == ca)
+        site.wait_ready(20)
+        with AgentHost(away) as other:
+            other.wait_ready(30)
+            assert other.credentials.current.certificate.chain[-1] == ca
+            assert (site.revoked, other.revoked) == (None, None)
+
+
+def test_new_roots_reach_an_agent_that_runs(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ca_changes, "NEW_ROOTS_WITHIN", timedelta(seconds=1))
+    with AgentHost(federation.join("site-a").folder) as site:
+        site.wait_ready(20)
+        before = federation.bundle
+        succession = create_root_succession(
+            old=before.roots[0],
+            old_signer=federation.root_signer,
+            new_signer=generate(),
+            now=federation.clock.now(),
+        )
+        bundle = make_bundle(before.domain, [*before.roots, succession.new], sequence=before.sequence + 1)
+        federation.authority.ca.replace(bundle=bundle)
+        with federation.authority.ledger.writing() as work:
+            work.emit(
+                EventKind.BUNDLE_CHANGED,
+                actor=federation.operator.spiffe_id,
+                domain=before.domain,
+                sequence=bundle.sequence,
+            )
+        eventually(lambda: site.credentials.current.bundle.roots == bundle.roots)
+        assert site.state.load_bundle() == bundle
+
+
+@pytest.mark.slow
+def test_a_node_that_slept_while_its_certificate_ran_out_comes_back_by_itself(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, lifetimes={Role.PARTICIPANT: timedelta(seconds=5)})
+    try:
+        folder = federation.join("site-a").folder
+        first = AgentState.open(folder).load_chain()[0]
+        eventually(lambda: federation.clock.now() > first.not_valid_after_utc)
+        with AgentHost(folder) as site:
+            site.wait_ready(20)
+        with federation.as_operator() as client:
+            assert client.get_enrollment(site.spiffe_id).evidence == "lapsed-certificate"
+    finally:
+        federation.close()
+
+
+def test_a_running_agent_renews_when_its_machine_asks(federation: Federation) -> None:
+    with AgentHost(federation.join("site-a").folder) as site:
+        site.wait_ready(20)
+        before = site.credentials.current
+        request_renewal(site.state.folder)
+        eventually(lambda: site.credentials.current is not before)
+        assert site.credentials.current.certificate.serial != before.certificate.serial

@@ -158,3 +158,68 @@ def test_a_bug_on_the_way_does_not_end_renewal() -> None:
     case.registry.fail = [ValueError("a bug")] * 2
     case.run(timedelta(hours=1))
     assert case.registry.renewals == 1
+
+
+def test_a_thousand_agents_that_are_hastened_at_once_spread_over_the_time_they_are_given() -> None:
+    case, due = Case(), []
+    for seed in range(1_000):
+        renewer = Renewer(case.store, case.registry, clock=case.world.clock, rng=random.Random(seed))
+        renewer.hasten(timedelta(seconds=30))
+        pause = renewer.step()
+        assert pause is not None
+        due.append(pause.total_seconds())
+    assert max(due) <= 30
+    busiest = max(sum(second <= at < second + 1 for at in due) for second in range(30))
+    assert busiest < 80  # 33 on average
+
+
+def test_a_hastened_renewal_is_not_later_than_it_would_have_been() -> None:
+    case = Case(lifetime=timedelta(seconds=12))
+    case.renewer.hasten(timedelta(hours=1))
+    case.run(timedelta(seconds=12))
+    assert case.registry.renewals >= 1
+
+
+def test_who_asks_for_a_renewal_gets_one_at_the_next_look() -> None:
+    case, asked = Case(), [True]
+    case.renewer = Renewer(
+        case.store,
+        case.registry,
+        clock=case.world.clock,
+        rng=random.Random(1),
+        is_asked=lambda: bool(asked) and asked.pop(),
+    )
+    pause = case.renewer.step()
+    assert case.registry.renewals == 1
+    assert pause is not None
+    assert pause <= timedelta(seconds=2)
+    case.renewer.step()
+    assert case.registry.renewals == 1
+
+
+def test_a_key_that_cannot_be_made_anew_is_kept() -> None:
+    case = Case()
+    first = case.store.current
+    case.renewer = Renewer(
+        case.store, case.registry, clock=case.world.clock, rng=random.Random(1), keeps_key=True
+    )
+    case.renewer.renew()
+    assert case.store.current.signer.key_id == first.signer.key_id
+    assert case.store.current.certificate.serial != first.certificate.serial
+
+
+def test_renewal_that_goes_on_failing_raises_an_alarm_that_says_how_long_is_left() -> None:
+    case, alarms = Case(), []
+    case.registry.fail = [unreachable() for _ in range(200)]
+    case.renewer = Renewer(
+        case.store,
+        case.registry,
+        clock=case.world.clock,
+        rng=random.Random(1),
+        on_alarm=lambda reason, left: alarms.append((reason, left)),
+    )
+    case.run(timedelta(minutes=55))
+    assert alarms
+    assert {reason for reason, _ in alarms} == {"coordinator-unavailable"}
+    assert alarms == sorted(alarms, key=lambda alarm: alarm[1], reverse=True)
+    assert alarms[0][1] > timedelta(minutes=10)
