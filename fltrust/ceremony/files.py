@@ -175,8 +175,8 @@ class Request:
 class Answer:
     """What the root made: `certificates` in the order that their act says, and CRLs.
 
-    ``issuing-ca``, ``cross-certificate``: the certificate. ``root-rollover``: old root, new root, new with
-    old, old with new, and the new root's CRL. ``root-crl``: the CRL.
+    ``issuing-ca``: the certificate, and the root's CRL anew. ``root-rollover``: old root, new root, new with
+    old, old with new, and the new root's CRL. ``root-crl``: the CRL. ``cross-certificate``: the certificate.
     """
 
     act: Act

@@ -191,6 +191,7 @@ class Room:
                 public_key = parse_csr(request.csr_der)
                 how = {"root": root, "root_signer": signer, "public_url": request.public_url}
                 made.append(create_issuing(**how, public_key=public_key, now=now))  # type: ignore[arg-type]
+                made.append(self._next_crl(request, keys, root, signer))
             elif request.act is Act.CRL:
                 made.append(self._next_crl(request, keys, root, signer))
             elif request.act is Act.CROSS:

@@ -108,6 +108,12 @@ def init(
         ),
     ] = None,
     passphrase_file: Passphrase = None,
+    existing_ca: Annotated[
+        bool,
+        typer.Option(
+            "--existing-ca", help="The CA is in the folder already, from an offline root ('ca request new')."
+        ),
+    ] = False,
     root_passphrase_file: RootPassphrase = None,
     as_json: AsJson = False,
 ) -> None:
@@ -137,8 +143,9 @@ def init(
         folder.expanduser(),
         settings,
         operator=Name(operator),
-        root_passphrase=_passphrase(root_passphrase_file, "root key", confirm=True),
-        issuing_passphrase=_passphrase(passphrase_file, "issuing key", confirm=True),
+        root_passphrase=b"" if existing_ca else _passphrase(root_passphrase_file, "root key", confirm=True),
+        issuing_passphrase=_passphrase(passphrase_file, "issuing key", confirm=not existing_ca),
+        existing_ca=existing_ca,
         keys=KeyChoices.parse(key or ()),
     )
     if as_json:
@@ -152,7 +159,9 @@ def init(
     say(f"  sites     enroll at {bootstrap}, and reach everything else at {address}")
     if public:
         say(f"  public    log, trust file and timestamps at http://{public}")
-    say("Keep root.key and its passphrase offline. Next: fltrust coordinator serve")
+    if not existing_ca:
+        say("Keep root.key and its passphrase offline.")
+    say("Next: fltrust coordinator serve")
 
 
 @app.command("serve")

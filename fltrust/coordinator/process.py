@@ -29,6 +29,7 @@ from fltrust.coordinator.key_choices import KeyChoices
 from fltrust.coordinator.key_destruction import DestructionReason, destroy_and_record
 from fltrust.coordinator.key_usage import KeyUsageReports
 from fltrust.coordinator.notary import make_notary_keys, open_notary
+from fltrust.coordinator.public_modules import PublicModule
 from fltrust.coordinator.public_names import PublicNaming, load_naming, make_naming_key
 from fltrust.coordinator.status.office import PublishedElsewhere
 from fltrust.enrollment.homes import state_folder
@@ -69,10 +70,12 @@ def initialise(
     issuing_passphrase: bytes,
     keys: KeyChoices | None = None,
     clock: Clock | None = None,
+    existing_ca: bool = False,
 ) -> Made:
     """Make a trust domain in `folder`: CA, notary's keys, database, settings, first operator.
 
-    `keys` that are given are used, wherever they lie; the others are made, in files.
+    `keys` that are given are used, wherever they lie; the others are made, in files. With `existing_ca` the
+    CA is there already, complete (`fltrust.pki.offline_root`), and nothing of its root is needed.
 
     Refuses (`Conflict`) a folder that holds a trust domain: a root that is made again in silence would
     orphan every site. A folder without settings, left by an interruption, holds none and can be removed;
@@ -86,16 +89,22 @@ def initialise(
             reason="already-initialised",
             hint="choose another --folder; a root is made once",
         )
-    bundle = init_ca(
-        folder / "ca",
-        settings.domain,
-        root_passphrase=root_passphrase,
-        issuing_passphrase=issuing_passphrase,
-        clock=clock,
-        root_signer=keys.root_key(),
-        issuing_signer=keys.issuing_key(),
-        public_url=settings.public_url,
-    )
+    if existing_ca:
+        bundle = load_bundle(folder / "ca")
+        load_issuer(folder / "ca", passphrase=issuing_passphrase, clock=clock)
+        if bundle.domain != settings.domain:
+            raise Conflict(f"expected a CA of {settings.domain} in {folder / 'ca'}, found {bundle.domain}'s")
+    else:
+        bundle = init_ca(
+            folder / "ca",
+            settings.domain,
+            root_passphrase=root_passphrase,
+            issuing_passphrase=issuing_passphrase,
+            clock=clock,
+            root_signer=keys.root_key(),
+            issuing_signer=keys.issuing_key(),
+            public_url=settings.public_url,
+        )
     if settings.public_names is PublicNames.PSEUDONYMS:
         make_naming_key(folder / NAMING_KEY_FILE, passphrase=issuing_passphrase)
     make_notary_keys(folder, passphrase=issuing_passphrase, keys=keys)
@@ -167,6 +176,7 @@ def serve(
         services=settings.listen_services or settings.services,
         services_name=settings.services,
         acme=settings.acme,
+        public_modules=_public_modules(settings),
         witnesses=settings.witnesses,
     )
     where = f"enrollment on {listening.bootstrap}, everything else on {listening.address}"
@@ -182,6 +192,13 @@ def serve(
     opened = _opened(folder, issuing_passphrase, clock or SystemClock())
     with opened as (authority, keeper), KeyUsageReports(authority.key_usage):
         CoordinatorServer(authority, keeper, settings=listening).run_forever(ready)
+
+
+def _public_modules(settings: CoordinatorSettings) -> tuple[PublicModule, ...]:
+    """The protocols that an operator switched on."""
+    from fltrust.coordinator.cmp.pages import cmp_routes
+
+    return (cmp_routes,) if settings.protocols.cmp else ()
 
 
 def _naming(folder: Path, settings: CoordinatorSettings, passphrase: bytes) -> PublicNaming:
