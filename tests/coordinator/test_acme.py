@@ -382,6 +382,9 @@ def test_every_name_is_proved_by_itself(world: AcmeWorld, client: AcmeClient) ->
     assert (refused.status_code, kind_of(refused)) == (403, "orderNotReady")
     second = client.challenge(order["authorizations"][1])
     assert second["token"] != first["token"]
+    links = client.post(second["url"], "").links
+    assert links["up"]["url"] == order["authorizations"][1]
+    assert links["index"]["url"] == f"{client.base}/directory"
     client.post(second["url"], {})  # answered with nothing at its own place
     assert client.wait(order["authorizations"][1])["status"] == "invalid"
     assert kind_of(client.finalize(order, csr_for(*NAMES))) == "orderNotReady"

@@ -115,7 +115,7 @@ class AcmePages:
                 if isinstance(error, KeyTaken):
                     response.headers["location"] = urls.account(error.account_id)
             response.headers["replay-nonce"] = self._nonces.make()
-            response.headers["link"] = f'<{urls.of("directory")}>;rel="index"'
+            response.headers.append("link", f'<{urls.of("directory")}>;rel="index"')
             return response
 
         return Route(path, self._context.page(f"acme-{name}", answer, refuse=_refuse), methods=["POST"])
