@@ -20,6 +20,7 @@ from fltrust import strictjson
 from fltrust.anchors.update import MAX_UPDATE, MAX_UPDATES, apply_updates
 from fltrust.errors import CertificateRefused, Malformed, Oversized, Refusal, StatementRefused
 from fltrust.identity import TrustDomain
+from fltrust.pki.bundle import MAX_BUNDLE, bundle_from_json, bundle_to_json
 from fltrust.pki.path import Evidence, PathPolicy, ValidatedPath, validate_path
 from fltrust.pki.path.authentic import authentic_crls
 from fltrust.pki.path.evidence import Crl
@@ -28,6 +29,7 @@ from fltrust.pki.types import TrustBundle
 from fltrust.strictbase64 import from_base64, to_base64
 
 MAX_OFFLINE_BUNDLE: Final = 96 * 1024 * 1024
+MAX_OFFLINE_VIEW: Final = 4 * MAX_OFFLINE_BUNDLE // 3 + 2**20
 _LIMITS: Final = PathLimits()
 _CHECK: Final = PathPolicy(strict=False, revocation=RevocationMode.BEST_EFFORT)
 
@@ -97,6 +99,7 @@ class OfflineBundle:
 class OfflineView:
     """What a site believes: taken in piece by piece, never taken back by an older bundle."""
 
+    TYPE: ClassVar[str] = "urn:fltrust:offline-view:v1"
     bundle: TrustBundle
     certificates: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
@@ -151,6 +154,30 @@ class OfflineView:
         """When the first CRL of the view is over, and with it hard-fail for its issuer; None without CRLs."""
         ends = [crl.next_update or crl.this_update for crl in Evidence.read(crls=self.crls).crls]
         return min(ends, default=None)
+
+    def to_json(self) -> bytes:
+        """The view as the site keeps it. Whoever can write this file is believed: guard it as a key."""
+        return strictjson.encode(
+            {
+                "type": self.TYPE,
+                "anchors": to_base64(bundle_to_json(self.bundle)),
+                "held": to_base64(self.to_bundle().to_json()),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what `to_json` writes, and nothing else: `Oversized`, else `Malformed`."""
+        what = "an offline view"
+        fields = strictjson.Fields(strictjson.decode(data, limit=MAX_OFFLINE_VIEW, what=what), what)
+        if fields.text("type", limit=64) != cls.TYPE:
+            raise StatementRefused(
+                f"expected an offline view of the type {cls.TYPE}, got another", reason=Refusal.UNKNOWN_TYPE
+            )
+        anchors = from_base64(fields.text("anchors", limit=2 * MAX_BUNDLE), "the anchors")
+        held = OfflineBundle.from_json(from_base64(fields.text("held", limit=MAX_OFFLINE_VIEW), "the rest"))
+        fields.done()
+        return cls(bundle=bundle_from_json(anchors), certificates=held.certificates, crls=held.crls)
 
     def to_bundle(self) -> OfflineBundle:
         """The view as a bundle, for the next site; the anchors stay home, since each site has its own."""

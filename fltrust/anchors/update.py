@@ -109,6 +109,11 @@ def sign_update(update: AnchorUpdate, *, signers: Sequence[Signer]) -> bytes:
     return _envelope(payload, {signer.key_id: signer.sign(signed) for signer in signers})
 
 
+def read_update(signed: bytes) -> AnchorUpdate:
+    """What a signed update says, to be shown to whoever is asked to sign it. Nothing of it is verified."""
+    return AnchorUpdate.from_payload(_read_envelope(signed)[0])
+
+
 def add_signature(signed: bytes, *, signer: Signer) -> bytes:
     """Give the same update with one more signature: keys of anchors need not be in one place."""
     payload, signatures = _read_envelope(signed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
@@ -26,7 +27,7 @@ _PURPOSES: Final = {
     "ocsp-signing": "1.3.6.1.5.5.7.3.9",
 }
 _MAX_FILE: Final = 1024 * 1024
-_MAX_CRL_FILE: Final = 64 * 1024 * 1024
+MAX_CRL_FILE: Final = 64 * 1024 * 1024
 
 
 def verify(
@@ -35,9 +36,16 @@ def verify(
         typer.Argument(help="The certificate, in PEM or DER; others after it may be intermediates."),
     ],
     roots: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option("--roots", help="Trust anchors, in PEM or DER. May be repeated.", show_default=False),
-    ],
+    ] = None,
+    view: Annotated[
+        Path | None,
+        typer.Option(
+            help="The view of an offline site, with anchors, CAs and CRLs: fltrust ca offline take.",
+            show_default=False,
+        ),
+    ] = None,
     untrusted: Annotated[
         list[Path] | None,
         typer.Option(
@@ -83,6 +91,12 @@ def verify(
     grace: Annotated[
         str, typer.Option(help="How long soft-fail goes on with evidence that is over.")
     ] = "24h",
+    pins: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pins with backups, in JSON: a key of the path must be one of them.", show_default=False
+        ),
+    ] = None,
     lenient: Annotated[
         bool,
         typer.Option("--lenient", help="Let pass what a conforming CA does not issue (RFC 5280, section 4)."),
@@ -119,19 +133,56 @@ def verify(
         revocation=RevocationMode(mode),
         grace=parse_duration(grace),
     )
-    leaf, *others = _read([chain], "CERTIFICATE", limit=limits.certificates)
+    leaf, *others = read_parts([chain], "CERTIFICATE", limit=limits.certificates)
+    held = _Held.of(view)
+    anchors: list[bytes | Certificate] = [*held.anchors, *read_parts(roots or (), "CERTIFICATE", limit=limits.certificates)]
+    if not anchors:
+        raise Malformed("expected trust anchors: --roots FILE, or --view FILE", reason="trust-required")
     validated = validate_path(
         leaf,
-        anchors=_read(roots, "CERTIFICATE", limit=limits.certificates),
-        intermediates=[*others, *_read(untrusted or (), "CERTIFICATE", limit=limits.certificates)],
+        anchors=anchors,
+        intermediates=[
+            *others,
+            *held.certificates,
+            *read_parts(untrusted or (), "CERTIFICATE", limit=limits.certificates),
+        ],
         evidence=Evidence.read(
-            crls=_read(crl or (), "X509 CRL", limit=limits.crls, size=_MAX_CRL_FILE),
-            ocsp_answers=_read(ocsp or (), "OCSP RESPONSE", limit=limits.ocsp_responses),
+            crls=[*held.crls, *read_parts(crl or (), "X509 CRL", limit=limits.crls, size=MAX_CRL_FILE)],
+            ocsp_answers=read_parts(ocsp or (), "OCSP RESPONSE", limit=limits.ocsp_responses),
         ),
         at=now if at is None else parse_time(at, now=now),
         policy=rules,
     )
+    if pins is not None:
+        _check_pins(pins, validated)
     _tell(validated, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What comes from an offline view, or nothing."""
+
+    anchors: tuple[Certificate, ...] = ()
+    certificates: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, path: Path | None) -> Self:
+        if path is None:
+            return cls()
+        from fltrust.anchors.offline import MAX_OFFLINE_VIEW, OfflineView
+        from fltrust.files import read_bounded
+
+        view = OfflineView.from_json(read_bounded(path, limit=MAX_OFFLINE_VIEW))
+        return cls(view.bundle.roots, view.certificates, view.crls)
+
+
+def _check_pins(path: Path, validated: ValidatedPath) -> None:
+    from fltrust.files import read_bounded
+    from fltrust.pki.path.pinning import MAX_PIN_FILE, PinSet
+
+    if PinSet.from_json(read_bounded(path, limit=MAX_PIN_FILE)).check(validated).only_backup:
+        say("warning: only a backup pin was met: pin the new key, and a new backup, soon")
 
 
 def _tell(validated: ValidatedPath, *, as_json: bool) -> None:
@@ -184,7 +235,10 @@ def _first_name(certificate: Certificate) -> str:
         return "–"
 
 
-def _read(paths: list[Path] | tuple[()], label: str, *, limit: int, size: int = _MAX_FILE) -> list[bytes]:
+def read_parts(
+    paths: list[Path] | tuple[()], label: str, *, limit: int, size: int = _MAX_FILE
+) -> list[bytes]:
+    """The DER of everything of one kind in these files."""
     from fltrust.files import read_bounded
     from fltrust.pki.path.pem import der_of
 
