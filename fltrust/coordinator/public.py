@@ -7,6 +7,7 @@
                                    (`fltrust.coordinator.status.pages`)
     POST /tsa                      RFC 3161: application/timestamp-query → application/timestamp-reply
     GET  /healthz
+    CMP and SCEP, where they are switched on (`fltrust.coordinator.protocol_settings`)
 
 Plain HTTP: everything that is served is signed, or is public. Nothing here reads a file by a caller's
 name, changes anything but the log's own status entries, or tells who is enrolled.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -24,9 +25,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fltrust.clock import Clock
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.lanes import Lane
 from fltrust.coordinator.limits import RateLimiter, host_key
+from fltrust.coordinator.public_modules import PublicContext, PublicModule
 from fltrust.coordinator.publishing import Publisher
 from fltrust.coordinator.status.pages import StatusPages
 from fltrust.errors import (
@@ -67,8 +70,12 @@ class PublicPages:
         rates: RateLimiter,
         stamps: RateLimiter,
         receive_timeout: float,
+        clock: Clock,
+        modules: Sequence[PublicModule] = (),
     ) -> None:
         self._authority = authority
+        self._clock = clock
+        self._modules = modules
         self._publisher = publisher
         self._lane = lane
         self._rates = rates
@@ -88,10 +95,14 @@ class PublicPages:
             *self._status.routes(self._page),
             Route("/healthz", self._page("healthz", self._healthz)),
             Route("/tsa", self._page("tsa", self._stamp), methods=["POST"]),
+            *(route for module in self._modules for route in module(self._context())),
         ]
         app = Starlette(routes=routes)
         app.router.redirect_slashes = False
         return _Hardened(app)
+
+    def _context(self) -> PublicContext:
+        return PublicContext(self._authority, self._clock, self._lane, self._page, self._body)
 
     def _page(self, name: str, handler: Handler) -> Handler:
         """Count, limit and translate: the one way in."""

@@ -46,6 +46,8 @@ class PublicPort:
                 rate=settings.stamp_rate, burst=settings.stamp_burst, monotonic=time.monotonic
             ),
             receive_timeout=settings.receive_timeout,
+            clock=clock,
+            modules=settings.public_modules,
         )
         server = HttpServer(
             pages.app(),

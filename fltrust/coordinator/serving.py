@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fltrust.coordinator.acme_settings import AcmeSettings
+from fltrust.coordinator.public_modules import PublicModule
 from fltrust.coordinator.settings import WitnessSetting
 from fltrust.wire.rounds import MAX_SEAL
 from fltrust.wire.values import MAX_MESSAGE
@@ -26,6 +27,8 @@ class ServerSettings:
     """``host:port`` under which clients reach `services`; None: the address itself."""
     acme: AcmeSettings = field(default_factory=AcmeSettings)
     """ACME on the services port."""
+    public_modules: tuple[PublicModule, ...] = ()
+    """Enrollment protocols on the public port that an operator switched on: CMP, SCEP."""
     witnesses: tuple[WitnessSetting, ...] = ()
     """Who is asked to cosign the public log's checkpoints."""
 

@@ -77,6 +77,11 @@ class Session(RegistrarSession):
         with self._allowed("EnrollmentService/Renew"):
             return self._authority.enroller.renew(self._caller.certificate, csr_der)
 
+    def check_own(self) -> None:
+        """Return only if the caller may decide about its own certificates: renew them, give them up."""
+        with self._allowed("EnrollmentService/Renew"):
+            return
+
     def certify_workload(self, csr_der: bytes) -> Issued:
         """Issue a certificate for the workload beside the caller, for a new key; see `Workloads.certify`."""
         with self._allowed("EnrollmentService/CertifyWorkload"):

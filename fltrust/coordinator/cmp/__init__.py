@@ -1,0 +1,1 @@
+"""CMP on the public port, where an operator switched it on."""
