@@ -135,7 +135,10 @@ def verify(
     )
     leaf, *others = read_parts([chain], "CERTIFICATE", limit=limits.certificates)
     held = _Held.of(view)
-    anchors: list[bytes | Certificate] = [*held.anchors, *read_parts(roots or (), "CERTIFICATE", limit=limits.certificates)]
+    anchors: list[bytes | Certificate] = [
+        *held.anchors,
+        *read_parts(roots or (), "CERTIFICATE", limit=limits.certificates),
+    ]
     if not anchors:
         raise Malformed("expected trust anchors: --roots FILE, or --view FILE", reason="trust-required")
     validated = validate_path(
