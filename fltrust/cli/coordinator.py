@@ -74,6 +74,14 @@ def init(
             show_default=False,
         ),
     ] = None,
+    services: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where ACME, EST, REST and the SPIFFE bundle are served over HTTPS; '' serves them nowhere. "
+            "The host, if it is a name, stands in the coordinator's certificate.",
+        ),
+    ] = "",
     database: Annotated[
         str | None,
         typer.Option(
@@ -133,6 +141,7 @@ def init(
         bootstrap=bootstrap,
         address=address,
         public=public or None,
+        services=services or None,
         public_url=_public_url(public_url, public),
         database=database,
         public_names=PublicNames.PSEUDONYMS if pseudonyms else PublicNames.SPIFFE,

@@ -39,6 +39,7 @@ DEBUG_VARIABLE = "FLTRUST_DEBUG"
 _MODULES: Mapping[str, str | None] = {
     "coordinator": "coordinator",
     "tokens": "token",
+    "acme": "acme",
     "keys": "keys",
     "log": "log",
     "site": None,
