@@ -39,11 +39,13 @@ CERTBOT = "certbot"
 """The ACME client."""
 SCHEMATHESIS = "schemathesis"
 """Makes requests from an OpenAPI document and judges the answers."""
+OPENBAO = "openbao"
+"""OpenBao; its binary `bao` lies beside the Python."""
 NODE = "node"
 """@sigstore/verify 3 and 4, and the Node.js that both run on."""
 
 WITH_FLTRUST = frozenset({MLFLOW})
-PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY, PKILINT, CERTBOT, SCHEMATHESIS)
+PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY, PKILINT, CERTBOT, SCHEMATHESIS, OPENBAO)
 
 
 class CannotInstall(Exception):
