@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.agent.state import AgentState
-from fltrust.keys.tls import load_pair
 from fltrust.clock import Clock
-from fltrust.errors import CertificateRefused, Conflict, Refusal, StorageUnavailable
+from fltrust.errors import CertificateRefused, Conflict, Refusal, Refused, StorageUnavailable
 from fltrust.identity import SpiffeId
 from fltrust.keys import FileSigner, Signer
+from fltrust.keys.tls import load_pair
 from fltrust.pki import (
     TrustBundle,
     VerifiedCertificate,
@@ -37,9 +37,12 @@ _EXPIRED = (
 class Credentials:
     """One key, the certificate for it, and the roots: always used together. Fits `wire.tls.TlsMaterial`."""
 
-    signer: FileSigner = field(repr=False)
+    signer: Signer = field(repr=False)
     certificate: VerifiedCertificate
     bundle: TrustBundle
+    transport: Credentials | None = field(default=None, repr=False)
+    """Where the key is in hardware: a second certificate of the same identity, for a key that lives in this
+    process's memory alone, for the TLS of Python's `ssl`, which takes no other."""
 
     def __post_init__(self) -> None:
         if self.signer.key_id != self.certificate.key_id:
@@ -51,7 +54,7 @@ class Credentials:
     @classmethod
     def verified(
         cls,
-        signer: FileSigner,
+        signer: Signer,
         chain: Sequence[bytes | x509.Certificate],
         *,
         bundle: TrustBundle,
@@ -92,7 +95,23 @@ class Credentials:
     @property
     def key_pem(self) -> bytes:
         """The secret itself, in PKCS#8, not encrypted: for this process's memory alone."""
-        return self.signer.to_pem(None)
+        return self.file_signer.to_pem(None)
+
+    @property
+    def file_signer(self) -> FileSigner:
+        """The key, where it can leave its home; `Refused` (``key-in-hardware``) where it cannot."""
+        if not isinstance(self.signer, FileSigner):
+            raise Refused(
+                f"expected a key of {self.spiffe_id} that TLS can take, it is in hardware",
+                reason="key-in-hardware",
+                hint="gRPC to the coordinator works with it; what else needs TLS gets a key in memory once "
+                "the agent has reached its coordinator",
+            )
+        return self.signer
+
+    @property
+    def hardware_signer(self) -> Signer | None:
+        return None if isinstance(self.signer, FileSigner) else self.signer
 
 
 class CredentialStore:
@@ -244,5 +263,6 @@ def _context(protocol: int, credentials: Credentials, *, check_name: bool = True
     context.load_verify_locations(cadata=credentials.bundle_pem.decode("ascii"))
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0
-    load_pair(context, credentials.signer, credentials.chain_pem)
+    shown = credentials.transport or credentials
+    load_pair(context, shown.file_signer, shown.chain_pem)
     return context

@@ -16,7 +16,7 @@ from fltrust.enrollment.state import refuse_if_taken
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.errors import CertificateRefused, Malformed
 from fltrust.identity import Role
-from fltrust.keys import FileSigner, create_node_key, generate, spki_der
+from fltrust.keys import FileSigner, Signer, create_node_key, generate, spki_der
 from fltrust.pki import TrustBundle, create_csr, make_bundle
 from fltrust.pki.issuing import domain_of_ca
 
@@ -32,12 +32,14 @@ def join(
     home: Path | None = None,
     enroll: Enroller | None = None,
     clock: Clock | None = None,
+    key: Signer | None = None,
 ) -> AgentState:
     """Spend a join token and return the state of the identity that it was made for.
 
     1. The folder `state` is free (by default the state goes under `home`, by the name that comes back),
        and the disk takes the keys, before the token is spent.
-    2. A certificate key and a Flower node key are made; both sign the request.
+    2. A certificate key (unless `key` is given, which may be in hardware) and a Flower node key are made;
+       both sign the request.
     3. The token's coordinator issues; the connection was authenticated by the token's root.
     4. What came back verifies against that root alone, is of its trust domain, and is for our key.
     5. The state takes its place, whole. An earlier one of the same name under `home` is put aside,
@@ -52,7 +54,7 @@ def join(
     base = home or default_home()
     with StateDraft(base if state is None else state.absolute().parent) as draft:
         node_key = create_node_key(draft.node_key_path)  # 2
-        signer = generate()
+        signer = key or generate()
         issued, is_participant = _enroll(token, signer, node_key, enroll or _enroll_over_network)  # 3
         credentials = Credentials.verified(  # 4
             signer, issued.chain_der, bundle=pinned, expect=None, clock=clock or SystemClock()
@@ -80,9 +82,7 @@ def join(
         )
 
 
-def _enroll(
-    token: JoinToken, signer: FileSigner, node_key: FileSigner, enroll: Enroller
-) -> tuple[Issued, bool]:
+def _enroll(token: JoinToken, signer: Signer, node_key: FileSigner, enroll: Enroller) -> tuple[Issued, bool]:
     """Enroll as a participant; if the token is not a participant's, without a node key.
 
     The token does not say what it is for. A coordinator refuses a node key from other roles, and a

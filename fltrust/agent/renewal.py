@@ -118,7 +118,8 @@ class Renewer:
     def renew(self) -> Credentials:
         """Get the next certificate now and rotate to it.
 
-        1. A new key is made, or the present one kept (one in hardware always is); only a request signed with it leaves.
+        1. A new key is made, or the present one kept (one in hardware always is); only a request signed
+           with it leaves.
         2. The bundle of the response replaces ours if its sequence is higher: it came over a
            channel that our roots authenticated.
         3. The certificate verifies against that bundle, is ours, and is for that key.
@@ -140,15 +141,7 @@ class Renewer:
         return credentials
 
     def _transport(self, identity: Credentials) -> Credentials:
-        """A certificate of the same identity for a new key in memory, which TLS takes where it takes no other."""
-        signer = generate()
-        issued = self._desk.renew(create_csr(signer))
-        return Credentials.verified(
-            signer, issued.chain_der, bundle=identity.bundle, expect=identity.spiffe_id, clock=self._clock
-        )
-
-    def _transport(self, identity: Credentials) -> Credentials:
-        """A certificate of the same identity for a new key in memory: what TLS shows where it cannot use hardware."""
+        """A certificate of the same identity for a key in memory, for TLS that takes no other."""
         signer = generate()
         issued = self._desk.renew(create_csr(signer))
         return Credentials.verified(

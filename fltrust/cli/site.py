@@ -50,6 +50,14 @@ def join(
         str | None,
         typer.Argument(help="What 'fltrust token create' printed; '-' or nothing reads standard input."),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="The certificate's key, in an HSM or TPM ('fltrust keys generate'); it never leaves it.",
+            show_default=False,
+        ),
+    ] = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,9 +69,15 @@ def join(
     from fltrust.agent.join import join as enroll
     from fltrust.agent.state import passphrase_from_environment
     from fltrust.enrollment.token import decode_token
+    from fltrust.keys.homes import open_key
 
     text = _read_token() if token in (None, "-") else str(token)
-    joined = enroll(decode_token(text), state, passphrase=passphrase_from_environment())
+    joined = enroll(
+        decode_token(text),
+        state,
+        passphrase=passphrase_from_environment(),
+        key=None if key is None else open_key(key),
+    )
     _print_identity(joined.folder, as_json=as_json)
     if not as_json:
         next_one = _NEXT.get(joined.spiffe_id.role)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import grpc
 
+from fltrust.client import hardware_channel
 from fltrust.identity import Role, SpiffeId, TrustDomain
 from fltrust.pki.bundle import bundle_to_pem
 from fltrust.pki.types import TrustBundle
@@ -44,14 +45,19 @@ def coordinator_of(domain: TrustDomain) -> SpiffeId:
 
 def open_channel(address: str, credentials: TlsMaterial, *, expect: SpiffeId) -> grpc.Channel:
     """Open an mTLS channel to `address` (``host:port``) on which only `expect` can answer."""
-    return grpc.secure_channel(
-        address,
-        grpc.ssl_channel_credentials(
-            root_certificates=bundle_to_pem(credentials.bundle),
-            private_key=credentials.key_pem,
-            certificate_chain=credentials.chain_pem,
-        ),
-        options=channel_options(expect),
+    return grpc.secure_channel(address, _channel_credentials(credentials), options=channel_options(expect))
+
+
+def _channel_credentials(credentials: TlsMaterial) -> grpc.ChannelCredentials:
+    roots, signer = bundle_to_pem(credentials.bundle), credentials.hardware_signer
+    if signer is not None:
+        return hardware_channel.channel_credentials(
+            roots_pem=roots, chain_pem=credentials.chain_pem, signer=signer
+        )
+    return grpc.ssl_channel_credentials(
+        root_certificates=roots,
+        private_key=credentials.key_pem,
+        certificate_chain=credentials.chain_pem,
     )
 
 

@@ -2,7 +2,8 @@
 
     agent.json         who this is and where its coordinator listens
     bundle.json        the roots of the trust domain
-    identity.pem       the current private key (PKCS#8) and its certificate chain: one file, so that
+    identity.pem       the current private key (PKCS#8, or the line that says in which hardware it is:
+                       `fltrust.keys.stored`) and its certificate chain: one file, so that
                        a crash leaves the old pair or the new pair, never a mixture
     node.key, .pub     a participant's Flower node key, as OpenSSH writes it
     journal.sqlite     a participant's memory of what it signed
@@ -33,8 +34,8 @@ from fltrust.enrollment.private import read_private
 from fltrust.errors import Conflict, Malformed, NotFound, StorageUnavailable
 from fltrust.files import make_private_folder, sync_folder, write_durably
 from fltrust.identity import KeyId, SpiffeId
-from fltrust.keys import FileSigner, load_node_key
-from fltrust.keys.file import from_pem
+from fltrust.keys import FileSigner, Signer, load_node_key
+from fltrust.keys.stored import from_stored, reference_to
 from fltrust.pki import TrustBundle, bundle_from_json, bundle_to_json, certificates_from_pem, chain_to_pem
 from fltrust.pki.bundle import MAX_BUNDLE
 from fltrust.pki.verify import MAX_CHAIN
@@ -127,10 +128,10 @@ class AgentState:
             raise Malformed(f"expected the roots of {self.spiffe_id.domain}, found those of {bundle.domain}")
         return bundle
 
-    def load_identity(self) -> tuple[FileSigner, tuple[x509.Certificate, ...]]:
+    def load_identity(self) -> tuple[Signer, tuple[x509.Certificate, ...]]:
         """The current key and its chain, leaf first. Says nothing about their validity."""
         key, chain = self._read_identity()
-        signer = from_pem(key, passphrase=self._passphrase, where=self.folder / "identity.pem")
+        signer = from_stored(key, passphrase=self._passphrase, where=self.folder / "identity.pem")
         return signer, certificates_from_pem(chain, limit=MAX_CHAIN)
 
     def load_chain(self) -> tuple[x509.Certificate, ...]:
@@ -146,9 +147,7 @@ class AgentState:
     def load_node_key(self) -> FileSigner:
         return load_node_key(self.node_key_path)
 
-    def store_identity(
-        self, signer: FileSigner, chain: Sequence[x509.Certificate], bundle: TrustBundle
-    ) -> None:
+    def store_identity(self, signer: Signer, chain: Sequence[x509.Certificate], bundle: TrustBundle) -> None:
         """Make this the current key and chain. After a crash the old pair or this one is there.
 
         The bundle goes first: with the new roots and the old pair the agent can still renew.
@@ -157,7 +156,8 @@ class AgentState:
         bundle_path = self.folder / "bundle.json"
         if not bundle_path.exists() or bundle_path.read_bytes() != bundle_json:
             write_durably(bundle_path, bundle_json)
-        write_durably(self.folder / "identity.pem", signer.to_pem(self._passphrase) + chain_to_pem(chain))
+        key = signer.to_pem(self._passphrase) if isinstance(signer, FileSigner) else reference_to(signer)
+        write_durably(self.folder / "identity.pem", key + chain_to_pem(chain))
 
     def lock(self) -> StateLock:
         """Claim the state for this process; `Conflict` while another agent runs on it.
@@ -219,7 +219,7 @@ class StateDraft:
         target: Path,
         record: AgentRecord,
         *,
-        signer: FileSigner,
+        signer: Signer,
         chain: Sequence[x509.Certificate],
         bundle: TrustBundle,
         passphrase: bytes | None,

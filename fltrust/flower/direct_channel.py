@@ -59,9 +59,10 @@ class DirectChannel:
         self._theirs.close()
 
     def _send(self, credentials: Credentials) -> None:
+        shown = credentials.transport or credentials
         message = {
-            "key": credentials.signer.to_pem(None).decode("ascii"),
-            "chain": credentials.chain_pem.decode("ascii"),
+            "key": shown.file_signer.to_pem(None).decode("ascii"),
+            "chain": shown.chain_pem.decode("ascii"),
             "bundle": bundle_to_json(credentials.bundle).decode(),
             "aggregator": None if self._aggregator is None else str(self._aggregator),
         }

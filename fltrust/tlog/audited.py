@@ -24,6 +24,7 @@ from fltrust.tlog.entries import (
     Taint,
     TrustEventEntry,
 )
+from fltrust.tlog.keyacts import KeyDestroyed, KeyUsed
 from fltrust.tlog.ports import MAX_ENTRY
 
 MAX_LISTED = 8
@@ -81,6 +82,12 @@ def words_of(entry: Entry) -> Words:
         case OperationEntry():
             what = {"operation": str(entry.operation), "kind": entry.operation_kind}
             return Words(entry.operator, None, {**what, "step": entry.step.value, **_decided(entry)})
+        case KeyUsed():
+            counts = {"signatures": entry.signatures, "failed": entry.failed}
+            return Words(None, None, {"key": entry.key, "key_id": str(entry.key_id), **counts})
+        case KeyDestroyed():
+            detail = {"key_id": str(entry.key_id), "home": entry.home, "reason": entry.reason}
+            return Words(None, None, {**detail, "was_there": entry.was_there})
 
 
 def _decided(entry: EnrollmentRequestEntry | OperationEntry) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fltrust.keys.signer import Signer
 from fltrust.pki.types import TrustBundle
 
 
@@ -22,7 +23,12 @@ class TlsMaterial(Protocol):
 
     @property
     def key_pem(self) -> bytes:
-        """PKCS#8, not encrypted."""
+        """PKCS#8, not encrypted. `Refused` where the key is in hardware."""
+        ...
+
+    @property
+    def hardware_signer(self) -> Signer | None:
+        """The key, where it is in hardware and signs there; None where `key_pem` gives it."""
         ...
 
     @property
@@ -36,3 +42,4 @@ class Credentials:
     chain_pem: bytes
     key_pem: bytes = field(repr=False)
     bundle: TrustBundle
+    hardware_signer: Signer | None = None
