@@ -274,6 +274,12 @@ class Operations:
     def _execute(
         self, record: OperationRecord, operation: Operation, work: Work, *, actor: VerifiedCertificate
     ) -> tuple[OperationRecord, Callable[[], None] | None]:
+        if not work.state.is_active(record.proposer):
+            raise Conflict(
+                f"expected its proposer {record.proposer} to stand well, it is revoked or on hold",
+                reason="proposer-revoked",
+                hint="propose it yourself, if it is still right, and let a colleague approve",
+            )
         executor = self._executor(operation.kind)
         executor.check(operation, work)
         executed = executor.execute(operation, work, actor=actor)

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from types import MappingProxyType
 from typing import ClassVar, Self
 
 from fltrust import strictjson
@@ -108,7 +107,7 @@ class Operation:
             domain=fields.domain("trustDomain"),
             operation_id=fields.text("id", limit=32),
             kind=fields.text("kind", limit=32),
-            parameters=MappingProxyType(parameters),
+            parameters=parameters,
             proposer=SpiffeId.parse(fields.text("proposer", limit=_MAX_ID_TEXT)),
             reason=fields.text("reason", limit=MAX_REASON),
             proposed_at=fields.time("proposedAt"),
