@@ -34,7 +34,15 @@ from fltrust.wire import rounds as rounds_codec
 from fltrust.wire import trust as trust_codec
 from fltrust.wire.artifacts import AuditQuery
 from fltrust.wire.errors import error_from_call
-from fltrust.wire.pb import artifacts_pb2, credentials_pb2, enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire.federation import ShownDomain, domains_from_pb
+from fltrust.wire.pb import (
+    artifacts_pb2,
+    credentials_pb2,
+    enrollment_pb2,
+    federation_pb2,
+    rounds_pb2,
+    trust_pb2,
+)
 from fltrust.wire.tls import TlsMaterial
 from fltrust.wire.values import parse, present
 
@@ -309,6 +317,16 @@ class CoordinatorClient(RegistrarClient):
             is_idempotent=True,
         )
         return artifacts_codec.trust_response_from_pb(answer)
+
+    def list_foreign(self) -> tuple[ShownDomain, ...]:
+        """The foreign domains that this caller may know of."""
+        answer = self._caller.unary(
+            methods.LIST_FOREIGN_DOMAINS,
+            federation_pb2.ListForeignDomainsRequest(),
+            federation_pb2.ListForeignDomainsResponse,
+            is_idempotent=True,
+        )
+        return domains_from_pb(answer)
 
     def audit(self, query: AuditQuery) -> Iterator[bytes]:
         """Yield the log's entries that the query asks for, each as JSON with its proof, in their order."""

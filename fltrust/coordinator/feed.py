@@ -18,7 +18,6 @@ from functools import partial
 from operator import itemgetter
 from typing import Protocol
 
-from fltrust.coordinator.authority import as_read_by
 from fltrust.coordinator.lanes import Lane, Urgency
 from fltrust.errors import FltrustError
 from fltrust.identity import Epoch, Role, SpiffeId
@@ -43,6 +42,8 @@ class EventSource(Protocol):
     def now(self) -> datetime: ...
 
     def events(self, after: Epoch, limit: int, *, reader: SpiffeId | None) -> tuple[TrustEvent, ...]: ...
+
+    def as_read_by(self, reader: SpiffeId, event: TrustEvent) -> TrustEvent: ...
 
     def subscribe(self, callback: Callable[[Epoch], None]) -> Callable[[], None]: ...
 
@@ -76,10 +77,12 @@ class _Entry:
         self.full = Frame(event, frame_data(event))
         self._redacted: Frame | None = None
 
-    def seen_by(self, reader: SpiffeId) -> Frame:
-        seen = as_read_by(reader, self.event)
+    def seen_by(self, reader: SpiffeId, source: EventSource) -> Frame:
+        seen = source.as_read_by(reader, self.event)
         if seen is self.event:
             return self.full
+        if seen.kind is not EventKind.REDACTED:
+            return Frame(seen, frame_data(seen))
         if self._redacted is None:
             self._redacted = Frame(seen, frame_data(seen))
         return self._redacted
@@ -137,7 +140,7 @@ class Feed:
             return ()
         if behind <= len(self._entries):
             start = len(self._entries) - behind
-            return [entry.seen_by(reader) for entry in self._entries[start : start + PAGE]]
+            return [entry.seen_by(reader, self._source) for entry in self._entries[start : start + PAGE]]
 
         def read() -> list[Frame]:
             events = self._source.events(epoch, PAGE, reader=reader)

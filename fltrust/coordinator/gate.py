@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import Clock
 from fltrust.coordinator.ca import CurrentCa
+from fltrust.coordinator.federation.desk import CALLING_ROLES, FederationDesk
 from fltrust.coordinator.session import Caller
 from fltrust.errors import CertificateRefused, Oversized, Refusal, Unauthenticated
-from fltrust.pki.types import TrustBundle, VerifiedCertificate
-from fltrust.pki.verify import CLOCK_SKEW, MAX_CERTIFICATE, MAX_CHAIN, verify_certificate
+from fltrust.pki.federated import TrustSet, verify_among
+from fltrust.pki.types import VerifiedCertificate
+from fltrust.pki.verify import CLOCK_SKEW, MAX_CERTIFICATE, MAX_CHAIN
 
 TLS_VERSION = "TLSv1.3"
 _MAX_PEM = 2 * MAX_CERTIFICATE * MAX_CHAIN
@@ -26,10 +28,11 @@ AuthContext = Mapping[str, Iterable[bytes]]
 class BundleSource(Protocol):
     """The part of the authority that is needed here."""
 
-    def bundle(self) -> TrustBundle: ...
-
     @property
     def ca(self) -> CurrentCa: ...
+
+    @property
+    def federation(self) -> FederationDesk: ...
 
 
 def check_tls(context: AuthContext) -> None:
@@ -51,9 +54,9 @@ class Gate:
     """Turns a connection's certificate into a `Caller`.
 
     1. The connection speaks TLS 1.3 (``tls-version``).
-    2. It showed a certificate, which verifies against our bundle now: path, domain, time, profile,
-       good as a client's (`verify_certificate`). The path of a certificate seen before is not built
-       again; its time is checked on every call.
+    2. It showed a certificate, which verifies against our bundle now, or against that of the foreign domain
+       that it claims: path, domain, time, profile, good as a client's (`verify_among`). The path of a
+       certificate seen before is not built again; its time is checked on every call.
 
     What its role may call (`check_permission`) and how it stands at the present epoch (`Authority.judge`)
     is decided right after, and again inside the transaction of the call.
@@ -63,7 +66,7 @@ class Gate:
         self._authority = authority
         self._clock = clock
         self._seen: OrderedDict[bytes, VerifiedCertificate] = OrderedDict()
-        self._bundle: TrustBundle | None = None
+        self._trust: TrustSet | None = None
 
     def identify(self, context: AuthContext) -> Caller:
         """Name the caller, or raise."""
@@ -80,7 +83,7 @@ class Gate:
     def identify_chain(self, chain: tuple[bytes, ...]) -> Caller:
         """As `identify`, by the chain (DER, leaf first) of a connection of ours that spoke TLS 1.3.
 
-        The issuing CA that is in force is added to a leaf that came alone.
+        The issuing CA that is in force is added to a leaf that came alone. A foreign domain's is refused.
         """
         if not chain:
             raise Unauthenticated(
@@ -88,22 +91,26 @@ class Gate:
             )
         if len(chain) == 1:
             chain = (*chain, self._authority.ca.issuer.certificate.public_bytes(Encoding.DER))
-        return Caller.of(self._verify(chain[0], lambda: chain))
+        caller = Caller.of(self._verify(chain[0], lambda: chain))
+        if caller.spiffe_id.domain != self._authority.ca.domain:
+            raise CertificateRefused(
+                f"expected a certificate of {self._authority.ca.domain}, got one of {caller.spiffe_id}",
+                reason=Refusal.WRONG_DOMAIN,
+            )
+        return caller
 
     def _verify(
         self, leaf: bytes, chain: Callable[[], Sequence[bytes | x509.Certificate]]
     ) -> VerifiedCertificate:
-        bundle, now = self._authority.bundle(), self._clock.now()
-        if bundle is not self._bundle:
-            self._bundle = bundle
+        trust, now = self._authority.federation.trust(), self._clock.now()
+        if trust is not self._trust:
+            self._trust = trust
             self._seen.clear()
         known = self._seen.get(leaf)
         if known is not None and known.not_before - CLOCK_SKEW <= now <= known.not_after:
             self._seen.move_to_end(leaf)
             return known
-        verified = verify_certificate(
-            chain(), bundle=bundle, at=now, expect_domain=bundle.domain, purpose="client"
-        )
+        verified = verify_among(chain(), trust=trust, at=now, purpose="client", foreign_roles=CALLING_ROLES)
         self._seen[leaf] = verified
         if len(self._seen) > _CACHED:
             self._seen.popitem(last=False)

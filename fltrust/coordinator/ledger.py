@@ -160,6 +160,11 @@ class Ledger:
         with self._present() as state:
             return dict(state.identities)
 
+    def is_domain_held(self, domain: TrustDomain) -> bool:
+        """Whether nobody of this foreign domain is let in at the present epoch."""
+        with self._present() as state:
+            return state.is_domain_held(domain)
+
     @property
     def head(self) -> Epoch:
         with self._present() as state:

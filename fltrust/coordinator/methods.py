@@ -14,12 +14,13 @@ from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.lanes import Urgency
 from fltrust.coordinator.session import Session
 from fltrust.enrollment.token import encode_token
-from fltrust.identity import RunId
+from fltrust.identity import Role, RunId
 from fltrust.pki.csr import MAX_CSR
 from fltrust.revocation.events import TrustEvent
 from fltrust.wire import artifacts as artifacts_codec
 from fltrust.wire import credentials as credentials_codec
 from fltrust.wire import enrollment as enrollment_codec
+from fltrust.wire import federation as federation_codec
 from fltrust.wire import methods
 from fltrust.wire import requests as requests_codec
 from fltrust.wire import rounds as rounds_codec
@@ -28,6 +29,7 @@ from fltrust.wire.pb import (
     artifacts_pb2,
     credentials_pb2,
     enrollment_pb2,
+    federation_pb2,
     operations_pb2,
     requests_pb2,
     rounds_pb2,
@@ -169,6 +171,17 @@ def _get_trust(session: Session, _request: artifacts_pb2.GetTrustRequest) -> Mes
     return artifacts_pb2.GetTrustResponse(trust=session.trust_file())
 
 
+def _list_foreign(session: Session, _request: federation_pb2.ListForeignDomainsRequest) -> Message:
+    is_operator = session.caller.spiffe_id.role is Role.OPERATOR
+    domains = [
+        federation_codec.domain_to_pb(
+            record, is_held=session.is_domain_held(record.domain), with_lent=is_operator
+        )
+        for record in session.list_foreign()
+    ]
+    return federation_pb2.ListForeignDomainsResponse(domains=domains)
+
+
 def _prove_rounds(session: Session, request: rounds_pb2.ProveRoundsRequest) -> Iterator[Message]:
     return iter(rounds_codec.evidence_to_pb(session.prove_rounds(RunId(request.run_id))))
 
@@ -227,9 +240,7 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
         methods.APPROVE_REQUEST: Unary(
             requests_pb2.ApproveRequestRequest, registrar.approve_request, is_write=True
         ),
-        methods.DENY_REQUEST: Unary(
-            requests_pb2.DenyRequestRequest, registrar.deny_request, is_write=True
-        ),
+        methods.DENY_REQUEST: Unary(requests_pb2.DenyRequestRequest, registrar.deny_request, is_write=True),
         methods.ENROLL_BULK: Unary(requests_pb2.EnrollBulkRequest, registrar.enroll_bulk, is_write=True),
         methods.RENEW_BULK: Unary(requests_pb2.RenewBulkRequest, registrar.renew_bulk, is_write=True),
         methods.CREATE_TOKENS: Unary(
@@ -243,6 +254,7 @@ UNARY: Mapping[str, Unary] = MappingProxyType(
         ),
         methods.LIST_OPERATIONS: Unary(operations_pb2.ListOperationsRequest, registrar.list_operations),
         methods.GET_OPERATION: Unary(operations_pb2.GetOperationRequest, registrar.get_operation),
+        methods.LIST_FOREIGN_DOMAINS: Unary(federation_pb2.ListForeignDomainsRequest, _list_foreign),
         methods.GET_TRUST: Unary(artifacts_pb2.GetTrustRequest, _get_trust),
     }
 )

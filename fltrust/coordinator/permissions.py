@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fltrust.errors import PermissionDenied
-from fltrust.identity import Role, SpiffeId
+from fltrust.identity import Role, SpiffeId, TrustDomain
 
 _ANYONE = frozenset({Role.PARTICIPANT, Role.AGGREGATOR, Role.OPERATOR, Role.SIGNER})
 _CERTIFIED = _ANYONE | {Role.DEVICE}
@@ -56,10 +56,20 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/fltrust.v1.LineageService/FindLineage": _READERS_OF_LINEAGE,
         "/fltrust.v1.LineageService/BlastRadius": _OPERATOR,
         "/fltrust.v1.LineageService/GetTrust": _ANYONE,
+        "/fltrust.v1.FederationService/ListForeignDomains": _AGENTS | _OPERATOR,
         "/fltrust.v1.LogService/Audit": _OPERATOR,
     }
 )
 """Methods of the mTLS port, and the roles that may call them. What is not here, nobody may."""
+
+FOREIGN_METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
+    {
+        "/fltrust.v1.TrustService/Watch": frozenset({Role.PARTICIPANT, Role.COORDINATOR}),
+        "/fltrust.v1.TrustService/GetBundle": frozenset({Role.PARTICIPANT, Role.COORDINATOR}),
+    }
+)
+"""What identities of a foreign domain may call: those of its participants that were admitted, and its
+coordinator. Nothing else, whatever their role may at home."""
 
 BOOTSTRAP_METHODS = frozenset(
     {
@@ -71,9 +81,13 @@ BOOTSTRAP_METHODS = frozenset(
 """Methods of the bootstrap port, open to callers without a certificate."""
 
 
-def check_permission(who: SpiffeId, method: str) -> None:
-    """Return only if the table allows `who` this method; `PermissionDenied` otherwise."""
-    roles = METHODS.get(method, frozenset())
+def check_permission(who: SpiffeId, method: str, *, home: TrustDomain | None = None) -> None:
+    """Return only if the table allows `who` this method; `PermissionDenied` otherwise.
+
+    For whoever is not of `home`, where that is given, the table is `FOREIGN_METHODS`.
+    """
+    is_foreign = home is not None and who.domain != home
+    roles = (FOREIGN_METHODS if is_foreign else METHODS).get(method, frozenset())
     if who.role not in roles:
         allowed = ", ".join(sorted(roles)) or "nobody"
         raise PermissionDenied(

@@ -14,6 +14,7 @@ from fltrust.artifacts.keeping import (
     TaintStore,
     TrustMaterialStore,
 )
+from fltrust.enrollment.foreign import ForeignStore
 from fltrust.enrollment.inventory import SightingStore
 from fltrust.enrollment.operation_ports import OperationStore
 from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenStore
@@ -61,6 +62,8 @@ class Transaction(Protocol):
     def requests(self) -> RequestStore: ...
     @property
     def operations(self) -> OperationStore: ...
+    @property
+    def foreign(self) -> ForeignStore: ...
     @property
     def sightings(self) -> SightingStore: ...
     @property

@@ -209,7 +209,7 @@ class Mutual:
         caller = self.gate.identify(context.auth_context())  # 1
         self.rates.take(str(caller.spiffe_id))  # 2
         if method is not None:
-            check_permission(caller.spiffe_id, method)  # 3
+            check_permission(caller.spiffe_id, method, home=self.common.authority.ca.domain)  # 3
         await self._judge(caller, to_renew=method == methods.RENEW)  # 4
         return caller
 

@@ -236,7 +236,9 @@ class CoordinatorServer:
         options = self._options(largest=MAX_COUNTERSIGN if require_client else 0)
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls)
         server.add_generic_rpc_handlers((port,))
-        certificate = ServedCertificate(identity, self._authority.bundle, require_client=require_client)
+        certificate = ServedCertificate(
+            identity, self._authority.federation.handshake_roots, require_client=require_client
+        )
         try:
             taken = server.add_secure_port(address, certificate.credentials)
         except RuntimeError:
@@ -277,12 +279,12 @@ class CoordinatorServer:
         A renewed certificate within `_RENEWAL_POLL`, another CA or other roots at once.
         """
         changed, loop = asyncio.Event(), asyncio.get_running_loop()
-        bundle = self._authority.bundle()
+        bundle = self._authority.federation.handshake_roots()
 
-        def note(_now: InForce) -> None:
+        def note(_now: InForce | None = None) -> None:
             loop.call_soon_threadsafe(changed.set)
 
-        end = self._authority.ca.subscribe(note)
+        ends = (self._authority.ca.subscribe(note), self._authority.federation.subscribe(note))
         try:
             while True:
                 with suppress(TimeoutError):
@@ -291,7 +293,8 @@ class CoordinatorServer:
                 changed.clear()
                 served, bundle = await self._follow(served, bundle)
         finally:
-            end()
+            for end in ends:
+                end()
 
     async def _follow(
         self, served: CoordinatorIdentity, bundle: TrustBundle
@@ -299,7 +302,7 @@ class CoordinatorServer:
         """Serve with what is in force, unless that is these two; returns what is served with."""
         try:
             identity = await asyncio.to_thread(lambda: self._keeper.current)
-            roots = self._authority.bundle()
+            roots = self._authority.federation.handshake_roots()
             if identity is served and roots is bundle:
                 return served, bundle
             if identity is not served:

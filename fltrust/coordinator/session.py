@@ -15,11 +15,12 @@ from fltrust.coordinator import standing
 from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.permissions import check_permission
 from fltrust.coordinator.registrar_session import RegistrarSession
+from fltrust.enrollment.foreign import ForeignDomain
 from fltrust.enrollment.mackeys import MacCredential, MacPurpose
 from fltrust.enrollment.operation_kinds import BULK_REVOKE, RELEASE_HOLD
 from fltrust.enrollment.types import Enrollment, Issued, JoinToken, TokenRecord
 from fltrust.errors import CertificateRefused, Malformed, Refusal
-from fltrust.identity import Digest, Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
+from fltrust.identity import Digest, Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId, TrustDomain
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
 from fltrust.revocation.ports import RevocationTarget
@@ -255,6 +256,14 @@ class Session(RegistrarSession):
         with self._allowed("LineageService/GetTrust"):
             return self._authority.desks.trust.trust_file()
 
+    def list_foreign(self) -> tuple[ForeignDomain, ...]:
+        """The foreign domains that this caller may know of; see `FederationDesk.shown_to`."""
+        with self._allowed("FederationService/ListForeignDomains"):
+            return self._authority.federation.shown_to(self._caller.spiffe_id)
+
+    def is_domain_held(self, domain: TrustDomain) -> bool:
+        return self._authority.ledger.is_domain_held(domain)
+
     def audit(self, query: AuditQuery) -> Iterator[bytes]:
         """Entries of the log as JSON lines with proofs. The caller is judged before each that is read."""
         with self._allowed("LogService/Audit"):
@@ -265,7 +274,7 @@ class Session(RegistrarSession):
     def _allowed(self, method: str) -> Iterator[None]:
         with self._authority.counters.refusals():
             self._check_caller(to_renew=method == "EnrollmentService/Renew")
-            check_permission(self._caller.spiffe_id, f"/fltrust.v1.{method}")
+            check_permission(self._caller.spiffe_id, f"/fltrust.v1.{method}", home=self._authority.ca.domain)
             yield
 
     def _judged(self, items: Iterator[bytes]) -> Iterator[bytes]:

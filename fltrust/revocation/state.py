@@ -148,6 +148,22 @@ class TrustState:
         """Whether nobody of this foreign domain is let in."""
         return domain in self._held_domains
 
+    def own(self, who: SpiffeId) -> IdentityState | None:
+        """How an identity stands by itself, whatever its domain does; None where it was never enrolled."""
+        return self._own(who)
+
+    def own_standing(self, who: SpiffeId) -> Standing | None:
+        known = self._own(who)
+        return None if known is None else known.standing
+
+    def standing_of_serial(self, domain: TrustDomain, serial: Serial) -> Standing:
+        """How a certificate of this domain stands, by what was said of it alone."""
+        return self._barred_serials.get((domain, serial), Standing.ACTIVE)
+
+    def standing_of_key(self, domain: TrustDomain, key: KeyId) -> Standing:
+        """How a certificate key of this domain stands, by what was said of it alone."""
+        return self._barred_keys.get((domain, key), Standing.ACTIVE)
+
     def is_active(self, who: SpiffeId) -> bool:
         known = self.identities.get(who)
         return known is not None and known.standing is Standing.ACTIVE

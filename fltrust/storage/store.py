@@ -20,6 +20,7 @@ from fltrust.storage.acme import Acme
 from fltrust.storage.engine import WRITES, is_memory, make_engine, parse_url, warn_if_not_durable
 from fltrust.storage.errors import translated
 from fltrust.storage.feed import Events
+from fltrust.storage.foreign import ForeignDomains
 from fltrust.storage.holder import FileHold, Hold, SessionHold
 from fltrust.storage.lineage import Aggregates, Contributions, Models, Taints
 from fltrust.storage.log import Log
@@ -61,6 +62,7 @@ class Transaction:
     requests: Requests
     operations: Operations
     sightings: Sightings
+    foreign: ForeignDomains
     acme: Acme
     connection: Connection
 
@@ -234,6 +236,7 @@ def _transaction(connection: Connection, head: Row[Any]) -> Transaction:
         requests=Requests(connection),
         operations=Operations(connection),
         sightings=Sightings(connection),
+        foreign=ForeignDomains(connection),
         acme=Acme(connection),
         connection=connection,
     )

@@ -14,6 +14,7 @@ from fltrust.wire.pb import (
     artifacts_pb2,
     credentials_pb2,
     enrollment_pb2,
+    federation_pb2,
     operations_pb2,
     requests_pb2,
     rounds_pb2,
@@ -53,6 +54,7 @@ def test_every_method_of_the_protocol_is_in_the_table_and_nothing_else() -> None
         requests_pb2,
         artifacts_pb2,
         enrollment_pb2,
+        federation_pb2,
         rounds_pb2,
         trust_pb2,
     )
@@ -63,10 +65,11 @@ def test_every_method_of_the_protocol_is_in_the_table_and_nothing_else() -> None
 def test_each_role_may_call_exactly_what_it_needs() -> None:
     everyone = {"Renew", "Watch", "GetBundle", "GetTrust"}
     signers = {"CertifySigner", "Countersign", "FindLineage"}
-    assert _allowed(PARTICIPANT) == everyone | {"CertifyWorkload"}
+    assert _allowed(PARTICIPANT) == everyone | {"CertifyWorkload", "ListForeignDomains"}
     assert _allowed(SIGNER) == everyone | signers
     assert _allowed(AGGREGATOR) == everyone | signers | {
         "CertifyWorkload",
+        "ListForeignDomains",
         "DescribeRound",
         "ListParticipants",
         "OpenRound",
@@ -85,6 +88,20 @@ def test_each_role_may_call_exactly_what_it_needs() -> None:
         "CertifyWorkload",
     }
     assert _allowed(COORDINATOR) == set()
+
+
+def test_an_identity_of_a_foreign_domain_may_watch_and_nothing_else() -> None:
+    for role in Role:
+        who = SpiffeId.of("clinic.example", role, None if role is Role.COORDINATOR else "x")
+        allowed = set()
+        for method in METHODS:
+            try:
+                check_permission(who, method, home=PARTICIPANT.domain)
+            except PermissionDenied:
+                continue
+            allowed.add(method.rpartition("/")[2])
+        may_watch = role in (Role.PARTICIPANT, Role.COORDINATOR)
+        assert allowed == ({"Watch", "GetBundle"} if may_watch else set())
 
 
 def test_a_method_that_is_not_in_the_table_is_denied_to_everybody() -> None:

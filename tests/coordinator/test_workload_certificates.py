@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from fltrust.agent.credentials import Credentials
-from fltrust.coordinator.authority import as_read_by
 from fltrust.coordinator.public_names import PublicNaming
+from fltrust.coordinator.reading import as_read_by
 from fltrust.enrollment.types import Issued
 from fltrust.errors import Conflict, FltrustError, Malformed, PermissionDenied, Revoked
 from fltrust.identity import Epoch, Role, Serial, SpiffeId

@@ -27,6 +27,7 @@ def upgrade() -> None:
     _spent_evidence()
     _statuses()
     _acme()
+    _foreign_domains()
 
 
 def _events() -> None:
@@ -254,4 +255,21 @@ def _acme() -> None:
         sa.Column("problem", sa.LargeBinary(), nullable=True),
         sa.ForeignKeyConstraint(["authorization_id"], ["acme_authorizations.authorization_id"]),
         sa.PrimaryKeyConstraint("authorization_id", "kind", name="acme_challenges_pkey"),
+    )
+
+
+def _foreign_domains() -> None:
+    op.create_table(
+        "foreign_domains",
+        sa.Column("domain", sa.String(length=128), nullable=False),
+        sa.Column("address", sa.String(length=260), nullable=False),
+        sa.Column("endpoint_url", sa.Text(), nullable=False),
+        sa.Column("profile", sa.String(length=16), nullable=False),
+        sa.Column("endpoint_spiffe_id", sa.Text(), nullable=True),
+        sa.Column("bundle", sa.LargeBinary(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("lent", sa.Text(), nullable=False),
+        sa.Column("has_ended", sa.Boolean(), nullable=False),
+        sa.Column("heard_at", sa.String(length=32), nullable=True),
+        sa.PrimaryKeyConstraint("domain"),
     )
