@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.clock import to_rfc3339
 from fltrust.coordinator.ca import CurrentCa
@@ -29,7 +28,7 @@ from fltrust.pki.issuing import domain_of_ca
 from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.pki.verify import MAX_CERTIFICATE
-from fltrust.strictbase64 import from_base64, to_base64
+from fltrust.strictbase64 import from_base64
 from fltrust.strictjson import Fields
 
 CROSS_CERTIFY: Final = "cross-certify"
@@ -90,17 +89,6 @@ def cross_certificates(tx: Transaction) -> tuple[x509.Certificate, ...]:
             if record.kind == CROSS_CERTIFY
         ]
     return tuple(found)
-
-
-def cross_parameters(
-    certificate: x509.Certificate, *, domains: list[TrustDomain], dns_names: list[str]
-) -> dict[str, object]:
-    """What an operation says that takes this certificate in."""
-    return {
-        "certificate": to_base64(certificate.public_bytes(Encoding.DER)),
-        "domains": [str(domain) for domain in domains],
-        "dnsNames": dns_names,
-    }
 
 
 def _certificate(text: str) -> x509.Certificate:

@@ -16,6 +16,7 @@ from ipaddress import ip_network
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from fltrust.errors import Malformed, Refusal
@@ -26,6 +27,7 @@ from fltrust.pki.issuing import domain_of_ca
 from fltrust.pki.leaf import is_dns_name, refuse
 from fltrust.pki.pointers import PublicUrl
 from fltrust.pki.profiles import CaKind
+from fltrust.strictbase64 import to_base64
 
 MAX_DOMAINS: Final = 64
 MAX_DNS_NAMES: Final = 64
@@ -147,6 +149,17 @@ def check_cross_certificate(
     agreed = domain_constraints(domains, dns_names=dns_names)
     if domain not in domains or _subtrees(found) != _subtrees(agreed):
         refuse(f"expected a cross-certificate about {domain} for names of exactly {', '.join(domains)[:200]}")
+
+
+def cross_parameters(
+    certificate: x509.Certificate, *, domains: Sequence[TrustDomain], dns_names: Sequence[str] = ()
+) -> dict[str, object]:
+    """What an operation ``cross-certify`` says that takes this certificate in."""
+    return {
+        "certificate": to_base64(certificate.public_bytes(Encoding.DER)),
+        "domains": [str(domain) for domain in domains],
+        "dnsNames": list(dns_names),
+    }
 
 
 def _subtrees(

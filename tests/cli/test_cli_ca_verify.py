@@ -178,6 +178,34 @@ def test_anchors_are_replaced_by_what_old_and_new_signed(
     assert fltrust(*swapped) == 7
 
 
+def test_a_partner_is_certified_for_its_names_and_its_certificates_verify_under_our_root(
+    fltrust: Run, domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partner, hub = make_domain("clinics.example"), make_domain("bridge.example")
+    for name, certificate in (("root", domain.root), ("partner", partner.root), ("hub", hub.root)):
+        (tmp_path / name).write_bytes(chain_to_pem([certificate]))
+    (tmp_path / "leaf").write_bytes(chain_to_pem([partner.issue(), partner.issuing]))
+    for name, signer in (("root.key", domain.signer), ("hub.key", hub.signer)):
+        save(signer, tmp_path / name, passphrase=b"secret")
+    (tmp_path / "word").write_bytes(b"secret")
+    (tmp_path / "word").chmod(0o600)
+    monkeypatch.setenv("FLTRUST_ROOT_PASSPHRASE_FILE", str(tmp_path / "word"))
+    ours: list[Any] = ["--root", "root", "--key", "root.key"]
+    verify = ["ca", "verify", "leaf", "--roots", "root", "--mode", "best-effort", "--untrusted"]
+    assert fltrust(*verify, "partner") == 3
+    assert fltrust("ca", "cross", "domain", "partner", *ours, "--out", "direct", "--parameters", "say") == 0
+    assert json.loads(Path("say").read_bytes())["domains"] == ["clinics.example"]
+    assert fltrust(*verify, "direct") == 0
+    bridge = ["ca", "cross", "bridge", "hub", *ours, "--out", "up", "--member"]
+    assert fltrust(*bridge, "clinics.example", "--lifetime", "30d") == 0
+    down = ["--root", "hub", "--key", "hub.key", "--out", "down"]
+    assert fltrust("ca", "cross", "domain", "partner", *down) == 0
+    assert fltrust(*verify, "up", "--untrusted", "down") == 0
+    assert fltrust(*bridge, "labs.example") == 0
+    assert fltrust(*verify, "up", "--untrusted", "down") == 3
+    assert fltrust(*bridge, "hospitals.example") == 3
+
+
 def test_a_hostile_subject_reaches_the_terminal_as_text(
     fltrust: Run, domain: Domain, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

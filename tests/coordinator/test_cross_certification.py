@@ -12,13 +12,13 @@ import pytest
 from authority_world import DOMAIN, START, Authorities, World
 from cryptography import x509
 
-from fltrust.coordinator.cross_certification import CROSS_CERTIFY, cross_certificates, cross_parameters
+from fltrust.coordinator.cross_certification import CROSS_CERTIFY, cross_certificates
 from fltrust.enrollment.operation import Operation, Verdict, sign_decision
 from fltrust.errors import CertificateRefused, Conflict, Malformed
 from fltrust.identity import TrustDomain
 from fltrust.keys import FileSigner, generate
 from fltrust.pki import Issuer, create_issuing, create_root, make_bundle
-from fltrust.pki.cross import certify_domain
+from fltrust.pki.cross import certify_domain, cross_parameters
 
 PARTNER = TrustDomain("clinics.example")
 BEGAN = START - timedelta(days=1)

@@ -43,15 +43,12 @@ class Facts:
     der: bytes
     subject: NameKey
     issuer: NameKey
+    serial: int
     spki: bytes
     not_before: datetime
     not_after: datetime
     extensions: Mapping[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
     mappings: tuple[tuple[x509.ObjectIdentifier, x509.ObjectIdentifier], ...]
-
-    @property
-    def serial(self) -> int:
-        return self.certificate.serial_number
 
     @property
     def label(self) -> str:
@@ -126,6 +123,7 @@ def read_facts(item: bytes | x509.Certificate, *, limit: int) -> Facts:
             der,
             name_key(certificate.subject),
             name_key(certificate.issuer),
+            certificate.serial_number,
             spki,
             certificate.not_valid_before_utc,
             certificate.not_valid_after_utc,
