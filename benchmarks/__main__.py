@@ -121,9 +121,13 @@ GOALS = (
         "checkpoint_ratio_1M",
         1.5,
     ),
+    Goal("complete CRL of 100,000", "status", "crl_complete_s", 1.0, "s"),
+    Goal("delta CRL of 1,000 changes", "status", "crl_delta_ms", 50, "ms"),
+    Goal("OCSP answers with a nonce, one core", "status", "ocsp_on_demand_per_s", 1_000, "/s", True),
+    Goal("revoking the 100,000th, beside the first", "status", "revoke_last_ratio", 1.5),
     Goal("`fltrust --help`, a whole process", "startup", "help", 0.25, "s"),
 )
-SECTIONS = ("startup", "digest", "artifacts", "coordinator", "revocation", "relay", "rounds", "log")
+SECTIONS = ("startup", "digest", "artifacts", "coordinator", "revocation", "relay", "rounds", "log", "status")
 
 
 def main() -> int:

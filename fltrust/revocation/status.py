@@ -103,6 +103,10 @@ class StatusStore(Protocol):
 
     def get(self, serial: Serial) -> CertificateStatus | None: ...
 
+    def look_up(self, serial: Serial) -> tuple[IssuedSerial | None, CertificateStatus | None]:
+        """What is on record of one serial: that it was issued, and how it stands if it ever stood badly."""
+        ...
+
     def find(self, serials: Iterable[Serial]) -> dict[Serial, CertificateStatus]: ...
 
     def put(self, changed: Iterable[CertificateStatus]) -> None:

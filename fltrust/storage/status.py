@@ -19,6 +19,13 @@ _AT_ONCE = 500
 """Values in one IN (…): both databases take more, neither gains from it."""
 _ROW = 1
 
+_CERTIFICATES = tables.certificates
+_LOOK_UP = (
+    select(_CERTIFICATES.c.issuer.label("by"), _CERTIFICATES.c.not_after.label("ends"), statuses)
+    .select_from(_CERTIFICATES.outerjoin(statuses, statuses.c.serial == _CERTIFICATES.c.serial))
+    .where(_CERTIFICATES.c.serial == bindparam("which"))
+)
+
 
 class Statuses:
     """See `StatusStore`."""
@@ -28,6 +35,13 @@ class Statuses:
 
     def get(self, serial: Serial) -> CertificateStatus | None:
         return self.find((serial,)).get(serial)
+
+    def look_up(self, serial: Serial) -> tuple[IssuedSerial | None, CertificateStatus | None]:
+        row = self._connection.execute(_LOOK_UP, {"which": serial.hex}).one_or_none()
+        if row is None or row.by is None:
+            return None, None
+        issued = IssuedSerial(serial, CaKeyId(row.by), row.ends)
+        return issued, None if row.serial is None else _status(row)
 
     def find(self, serials: Iterable[Serial]) -> dict[Serial, CertificateStatus]:
         found: dict[Serial, CertificateStatus] = {}

@@ -93,6 +93,9 @@ def test_what_was_issued_is_found_by_serial_key_and_ca(store: Store) -> None:
         found = tx.statuses.issued(serials=[Serial(1), Serial(5), Serial(77)], keys=[record(2).key_id])
         assert {(int(one.serial), one.issuer) for one in found} == {(1, CA), (5, OTHER_CA), (2, CA)}
         assert [int(one.serial) for one in tx.statuses.unexpired_under(CA, at=NOW)] == [1, 2, 3, 4]
+        issued, nothing = tx.statuses.look_up(Serial(3))
+        assert (issued, nothing) == (IssuedSerial(Serial(3), CA, record(3).not_after), None)
+        assert tx.statuses.look_up(Serial(77)) == (None, None)
         assert tx.certificates.by_serial(Serial(5)) == record(5, issuer=OTHER_CA)
 
 
@@ -126,6 +129,7 @@ def test_an_event_taken_in_twice_changes_nothing_the_second_time(store: Store) -
             take_in(one, tx.statuses)
         first = tx.statuses.find(map(Serial, (1, 2, 3)))
         assert tx.statuses.fed == 5
+        assert tx.statuses.look_up(Serial(2))[1] == first[Serial(2)]
     assert {int(serial): one.state for serial, one in first.items()} == {
         1: StatusState.HELD,
         2: StatusState.REVOKED,

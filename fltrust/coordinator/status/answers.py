@@ -85,6 +85,7 @@ class OcspDesk:
         self._is_service = is_service
         self._lock = threading.Lock()
         self._responder: Responder | None = None
+        self._ca_revocation: tuple[Epoch, datetime | None] | None = None
         self._presigned: OrderedDict[tuple[bytes, int], _Signed] = OrderedDict()
 
     def answer(self, question: Question) -> OcspAnswer:
@@ -98,7 +99,7 @@ class OcspDesk:
             at=now - BACKDATE,
             lifetime=self._settings.ocsp_lifetime + BACKDATE,
             nonce=question.nonce,
-            is_ca_revoked=self._is_ca_revoked(),
+            is_ca_revoked=self._ca_revoked_at() is not None,
         )
         return OcspAnswer(signed)
 
@@ -128,7 +129,7 @@ class OcspDesk:
             [(cert_id, status)],
             at=now - BACKDATE,
             lifetime=life + BACKDATE,
-            is_ca_revoked=self._is_ca_revoked(),
+            is_ca_revoked=self._ca_revoked_at() is not None,
         )
         until = min(now + life, responder.certificate.not_valid_after_utc)
         answer = OcspAnswer(signed, now - BACKDATE, until)
@@ -149,22 +150,26 @@ class OcspDesk:
         if serial is None or not self.names.is_meant_by(cert_id):
             return UNKNOWN
         with self._ledger.reading() as tx:
-            known = tx.statuses.get(serial)
-            ca_revoked_at = tx.statuses.issuer_revoked_at(self._ca_key)
-            issued = tx.statuses.issued(serials=(serial,))
+            issued, known = tx.statuses.look_up(serial)
         # 2.
         if known is not None and known.issuer == self._key_id and known.state is not StatusState.RELEASED:
             return Status(CertStatus.REVOKED, known.since, known.reason)
         # 3.
+        ca_revoked_at = self._ca_revoked_at()
         if ca_revoked_at is not None:
             return Status(CertStatus.REVOKED, ca_revoked_at, CrlReason.CA_COMPROMISE)
         # 4.
-        is_issued = any(found.issuer == self._key_id for found in issued)
+        is_issued = issued is not None and issued.issuer == self._key_id
         return GOOD if is_issued or self._is_service(serial) else UNKNOWN
 
-    def _is_ca_revoked(self) -> bool:
-        with self._ledger.reading() as tx:
-            return tx.statuses.issuer_revoked_at(self._ca_key) is not None
+    def _ca_revoked_at(self) -> datetime | None:
+        """Since when the CA is revoked, if it is; looked up again when anything was revoked since."""
+        changes, kept = self._changes.last(), self._ca_revocation
+        if kept is None or kept[0] != changes:
+            with self._ledger.reading() as tx:
+                kept = (changes, tx.statuses.issuer_revoked_at(self._ca_key))
+            self._ca_revocation = kept
+        return kept[1]
 
     def _current_responder(self, now: datetime) -> Responder:
         """The responder to sign with; a new key and certificate after half of the last one's life."""
