@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,8 +18,10 @@ from fltrust.errors import CertificateRefused, Malformed, Oversized, Refusal, Re
 from fltrust.keys import FileSigner, generate
 from fltrust.pki.ca_certificates import authority_key
 from fltrust.pki.crl import CrlReason
+from fltrust.pki.issuing import Issuer
 from fltrust.pki.ocsp import GOOD, Responder, read_request
 from fltrust.pki.path import Evidence, PathLimits, RevocationMode, StatusKind
+from fltrust.pki.pointers import PublicUrl, key_identifier_of
 from fltrust.pki.responder import ResponderDraft, issue_responder
 from fltrust.pki.signing import SignerKey
 
@@ -132,6 +135,18 @@ def test_a_crl_counts_only_for_the_kind_of_certificate_and_the_address_that_it_i
     leaf = domain.issue()
     elsewhere = domain.crl(leaves=True, point="http://crl.example/other.crl")
     assert refused(domain, leaf, crls=[elsewhere]) == "revocation-unknown"
+
+
+def test_what_our_coordinator_publishes_proves_good_what_it_issues(domain: Domain) -> None:
+    url = PublicUrl("http://trust.hospitals.example")
+    issuer = Issuer(certificate=domain.issuing, signer=domain.issuing_signer, public_url=url)
+    leaf = replace(domain, issuer=issuer).issue()
+    assert leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints)
+    point = url.crl(key_identifier_of(domain.issuing))
+    whole = domain.crl(leaves=True, point=point, number=3)
+    assert domain.validate(leaf, crls=[whole]).statuses[0].source == "crl"
+    delta = domain.crl(leaf, leaves=True, point=point, number=4, base=3)
+    assert refused(domain, leaf, crls=[whole, delta]) == Refusal.REVOKED
 
 
 def test_a_crl_of_another_key_or_with_a_flipped_bit_is_not_believed(domain: Domain) -> None:
