@@ -250,7 +250,7 @@ class Exchange:
         return receipt, int(verified.statement.epoch)
 
     def _verified(self, receipt: bytes) -> VerifiedReceipt:
-        verified = self.services.verifier.verify_receipt(
+        verified = self.services.verifier().verify_receipt(
             SignedStatement.from_bytes(receipt, limit=MAX_SEALED_SIGNED_BYTES),
             at=self.services.clock.now(),
             judge=self.services.view.judge,

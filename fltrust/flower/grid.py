@@ -27,13 +27,14 @@ from fltrust.flower.numbering import claimed_round, numbers_of
 from fltrust.flower.policy import TrustPolicy
 from fltrust.flower.recording import ARRAYS, LineageRecorder
 from fltrust.flower.retention import retainer_of
+from fltrust.flower.roots import LiveVerifier
 from fltrust.flower.services import ExchangeReport, Services
 from fltrust.flower.verdicts import Judge
 from fltrust.flower.waiting import NodeWait
 from fltrust.identity import NodeId, RunId
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import RoundKey
-from fltrust.updates import Phase, StructurePolicy, Verifier, phase_of
+from fltrust.updates import Phase, StructurePolicy, phase_of
 
 _log = logging.getLogger("fltrust.flower")
 
@@ -75,7 +76,7 @@ class TrustedGrid(Grid):
         self._policy = policy or TrustPolicy()
         self._view = TrustView(self._clock, self._policy.reach)
         self._follower = TrustFollower(agent, self._view)
-        verifier = Verifier(agent.identity().bundle)
+        verifier = LiveVerifier(agent, self._view)
         self._services = Services(
             grid=grid,
             agent=agent,

@@ -67,7 +67,8 @@ class Services:
     view: TrustView
     nodes: NodeDirectory
     judge: Judge
-    verifier: Verifier
+    verifier: Callable[[], Verifier]
+    """Gives the verifier of the moment: roots may change while a run goes on."""
     policy: TrustPolicy
     numbers: RunNumbers
     clock: Clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -90,7 +91,7 @@ Verdict = Answer | Refused
 class Judge:
     """Turns what a pull brought into an `Answer` or a `Refused`. Safe to call from many threads."""
 
-    verifier: Verifier
+    verifier: Callable[[], Verifier]
     view: TrustView
     policy: TrustPolicy
     structure: StructurePolicy
@@ -139,7 +140,7 @@ class Judge:
                 hint="is the app wrapped in TrustedClientApp?",
             )
         content = to_content(bare)
-        update = self.verifier.verify_update(  # 3
+        update = self.verifier().verify_update(  # 3
             SignedStatement.from_bytes(signed),
             at=self.clock.now(),
             judge=self.view.judge,
