@@ -20,8 +20,8 @@ class IdentitySource(Protocol):
 class LiveVerifier:
     """Gives a `Verifier` for the bundle in force. For many threads.
 
-    The agent is asked again once the feed has told of another bundle, until it has that: what a root that
-    is to come vouches for is refused meanwhile, and asked for again by Flower.
+    The agent is asked again once the feed has told of another bundle, until it has that. What leads to a root
+    that it does not have yet is refused: a root is added a minute before anything is issued under it.
     """
 
     def __init__(self, agent: IdentitySource, view: TrustView) -> None:
