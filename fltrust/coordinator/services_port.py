@@ -27,12 +27,13 @@ from fltrust.coordinator.http_server import PEER, HttpServer
 from fltrust.coordinator.identity import CoordinatorIdentity
 from fltrust.coordinator.lanes import Lane
 from fltrust.coordinator.limits import RateLimiter
+from fltrust.coordinator.rest import pages as rest
 from fltrust.coordinator.services import RouteModule, ServicesContext
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.keys.tls import load_pair
 from fltrust.pki.bundle import bundle_to_pem, chain_to_pem
 
-MODULES: tuple[RouteModule, ...] = (acme.routes, est.routes)
+MODULES: tuple[RouteModule, ...] = (acme.routes, rest.routes, est.routes)
 """Who serves here. A module that is switched off gives no routes."""
 
 _SAFE = (

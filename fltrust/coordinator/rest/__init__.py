@@ -1,0 +1,1 @@
+"""REST/JSON on the services port: what operators and registries call, over the same session as gRPC."""
