@@ -168,7 +168,12 @@ class Authority:
             with self.ledger.reading() as tx:
                 succession.settle(tx)
         self.bulk = BulkOffice(
-            ledger=self.ledger, ca=ca, domain=settings.domain, enroller=self.enroller, tokens=self.tokens
+            ledger=self.ledger,
+            ca=ca,
+            domain=settings.domain,
+            enroller=self.enroller,
+            tokens=self.tokens,
+            profiles=settings.profiles,
         )
         self.presence = Presence()
         self.operations.register(ReleaseHold(settings.domain))

@@ -15,6 +15,7 @@ from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.enroller import Enroller
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.requests import RequestDesk
+from fltrust.coordinator.together import Approved, enroll_new, pick_new
 from fltrust.coordinator.tokens import TokenOffice
 from fltrust.enrollment.bulk import (
     MAX_ITEMS,
@@ -30,16 +31,18 @@ from fltrust.enrollment.requests import Assignment, Request
 from fltrust.enrollment.types import Approval, EnrollmentProtocol, EnrollRequest, Issued, JoinToken, Pending
 from fltrust.errors import Conflict, FltrustError, LimitExceeded, Revoked
 from fltrust.identity import SpiffeId, TrustDomain
+from fltrust.pki.profiles import Profiles
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.state import Standing
 
 KIND = "bulk"
 """The kind of evidence in the record: an operator's word."""
-TOGETHER = 32
+TOGETHER = 64
 """Items in one transaction, where each is decided on its own."""
 
 _Checked = CheckedRequest | FltrustError
 _Act = Callable[[BulkItem, CheckedRequest, Work], BulkResult]
+_ActOnMany = Callable[[Sequence[BulkItem], Sequence[_Checked], Work], dict[int, BulkResult]]
 
 
 class BulkOffice:
@@ -53,12 +56,14 @@ class BulkOffice:
         domain: TrustDomain,
         enroller: Enroller,
         tokens: TokenOffice,
+        profiles: Profiles,
     ) -> None:
         self._ledger = ledger
         self._ca = ca
         self._domain = domain
         self._enroller = enroller
         self._tokens = tokens
+        self._profiles = profiles
 
     def enroll(self, items: Sequence[BulkItem], *, atomic: bool, caller: VerifiedCertificate) -> BulkAnswer:
         """Enroll each on the operator's word, as the policy of approvals has it for ``bulk``.
@@ -73,7 +78,12 @@ class BulkOffice:
         def act(item: BulkItem, checked: CheckedRequest, work: Work) -> BulkResult:
             return self._enroll(item, checked, work, caller=caller)
 
-        return self._each(items, act, atomic=atomic, caller=caller, is_renewal=False)
+        def act_on_many(
+            part: Sequence[BulkItem], checked: Sequence[_Checked], work: Work
+        ) -> dict[int, BulkResult]:
+            return self._enroll_new(part, checked, work, caller=caller)
+
+        return self._each(items, act, act_on_many, atomic=atomic, caller=caller)
 
     def renew(self, items: Sequence[BulkItem], *, atomic: bool, caller: VerifiedCertificate) -> BulkAnswer:
         """Issue the next certificate of each, whose present key signed the new request (`proof`).
@@ -85,7 +95,7 @@ class BulkOffice:
         def act(item: BulkItem, checked: CheckedRequest, work: Work) -> BulkResult:
             return self._renew(item, checked, work)
 
-        return self._each(items, act, atomic=atomic, caller=caller, is_renewal=True)
+        return self._each(items, act, None, atomic=atomic, caller=caller)
 
     def create_tokens(
         self, items: Sequence[Assignment], *, ttl: timedelta, caller: VerifiedCertificate
@@ -98,13 +108,14 @@ class BulkOffice:
         self,
         items: Sequence[BulkItem],
         act: _Act,
+        act_on_many: _ActOnMany | None,
         *,
         atomic: bool,
         caller: VerifiedCertificate,
-        is_renewal: bool,
     ) -> BulkAnswer:
+        """Decide each with `act`, but for those that `act_on_many` has decided together."""
         _bound(len(items))  # 1.
-        checked = _check_all(items, is_renewal=is_renewal)
+        checked = _check_all(items, with_node_keys=act_on_many is not None)
         if atomic and (refused := next((c for c in checked if isinstance(c, FltrustError)), None)):
             raise refused
         results: list[BulkResult] = []
@@ -112,10 +123,12 @@ class BulkOffice:
         for start in range(0, len(items), max(1, step)):
             with self._ledger.writing() as work:
                 work.state.judge(caller)  # 3.
-                for item, found in zip(
-                    items[start : start + step], checked[start : start + step], strict=True
-                ):
-                    results.append(self._one(item, found, work, act, atomic=atomic))
+                part, found = items[start : start + step], checked[start : start + step]
+                decided = act_on_many(part, found, work) if act_on_many is not None else {}
+                results += [
+                    decided.get(place) or self._one(item, checks, work, act, atomic=atomic)
+                    for place, (item, checks) in enumerate(zip(part, found, strict=True))
+                ]
         ca = self._ca.now
         above = (ca.svids.certificate, *ca.above(ca.svids.certificate))
         issuers = tuple(certificate.public_bytes(Encoding.DER) for certificate in above)
@@ -132,6 +145,34 @@ class BulkOffice:
         except FltrustError as error:
             return _refused(self._id_of(item.who), error)
 
+    def _enroll_new(
+        self,
+        part: Sequence[BulkItem],
+        checked: Sequence[_Checked],
+        work: Work,
+        *,
+        caller: VerifiedCertificate,
+    ) -> dict[int, BulkResult]:
+        """Those of the part, by their place, of which nothing is on record and that nobody has to approve."""
+        places, wanted = [], []
+        for place, (item, found) in enumerate(zip(part, checked, strict=True)):
+            approval = _approval_of(item, caller)
+            if isinstance(found, CheckedRequest) and not self._needed(approval):
+                places.append(place)
+                wanted.append(Approved(approval, found))
+        chosen = sorted(pick_new(wanted, work, domain=self._domain, profiles=self._profiles))
+        leaves = enroll_new(
+            [wanted[n] for n in chosen], work, enroller=self._enroller, domain=self._domain, evidence=KIND
+        )
+        return {
+            places[n]: BulkResult(spiffe_id=self._id_of(part[places[n]].who), certificate=der)
+            for n, der in zip(chosen, leaves, strict=True)
+        }
+
+    def _needed(self, approval: Approval) -> int:
+        policy = self._enroller.requests.policy
+        return policy.needed(approval, evidence=KIND, protocol=EnrollmentProtocol.BULK)
+
     def _enroll(
         self, item: BulkItem, checked: CheckedRequest, work: Work, *, caller: VerifiedCertificate
     ) -> BulkResult:
@@ -141,14 +182,8 @@ class BulkOffice:
         request = _request_of(item)
         if (known := requests.find(request, checked, work)) is not None:
             return self._resume(known, requests, work, who=who)
-        approval = Approval(  # 5.
-            item.who.role,
-            item.who.name,
-            item.who.replace,
-            granted_by=caller.spiffe_id,
-            dns_names=item.who.dns_names,
-        )
-        if requests.policy.needed(approval, evidence=KIND, protocol=EnrollmentProtocol.BULK):
+        approval = _approval_of(item, caller)  # 5.
+        if self._needed(approval):
             self._enroller.check(approval, checked, work, KIND)
             pending = requests.keep(request, checked, approval, work, evidence=KIND)
             return BulkResult(spiffe_id=who, request_id=pending.request_id)
@@ -190,12 +225,22 @@ class BulkOffice:
         return SpiffeId(self._domain, who.role, who.name)
 
 
+def _approval_of(item: BulkItem, caller: VerifiedCertificate) -> Approval:
+    return Approval(
+        item.who.role,
+        item.who.name,
+        item.who.replace,
+        granted_by=caller.spiffe_id,
+        dns_names=item.who.dns_names,
+    )
+
+
 def _bound(count: int) -> None:
     if count > MAX_ITEMS:
         raise LimitExceeded(f"expected at most {MAX_ITEMS} items in one call, got {count}")
 
 
-def _check_all(items: Sequence[BulkItem], *, is_renewal: bool) -> list[_Checked]:
+def _check_all(items: Sequence[BulkItem], *, with_node_keys: bool) -> list[_Checked]:
     """Each request's own signatures; and 2., no name twice."""
     seen: set[tuple[str, str]] = set()
     found: list[_Checked] = []
@@ -205,7 +250,7 @@ def _check_all(items: Sequence[BulkItem], *, is_renewal: bool) -> list[_Checked]
             if name in seen:
                 raise Conflict(f"expected {name[0]}/{name[1]} once in one call, got it twice", reason="twice")
             seen.add(name)
-            found.append(check_request(_request_of(item, with_node_key=not is_renewal)))
+            found.append(check_request(_request_of(item, with_node_key=with_node_keys)))
         except FltrustError as error:
             found.append(error)
     return found

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -382,16 +383,30 @@ class Enroller:
         # Names from the record, the key from the request.
         if dns_names is None:
             dns_names = self._dns_names_of(who, work)
-        lifetime = self._settings.lifetime_of(who.role)
-        draft = Draft.of(
-            who, public_key, now=work.now, lifetime=lifetime, dns_names=dns_names, csr_der=csr_der
-        )
         ca = self._ca.now
-        leaf = ca.svids.redeem(draft)
+        leaf = ca.svids.redeem(self._draft(who, public_key, work.now, csr_der, dns_names))
         work.add_certificate(record_of(leaf, who))
         issuing = ca.svids.certificate
         chain = (leaf, issuing, *ca.above(issuing))
         return Issued(who, tuple(c.public_bytes(Encoding.DER) for c in chain), ca.bundle)
+
+    def sign(
+        self, who: SpiffeId, checked: CheckedRequest, now: datetime, *, dns_names: Sequence[str]
+    ) -> x509.Certificate:
+        """Make a certificate that the caller has decided on and records, in the transaction it is in."""
+        draft = self._draft(who, checked.public_key, now, checked.csr_der, dns_names)
+        return self._ca.now.svids.redeem(draft)
+
+    def _draft(
+        self,
+        who: SpiffeId,
+        public_key: LeafKey,
+        now: datetime,
+        csr_der: bytes | None,
+        dns_names: Sequence[str],
+    ) -> Draft:
+        lifetime = self._settings.lifetime_of(who.role)
+        return Draft.of(who, public_key, now=now, lifetime=lifetime, dns_names=dns_names, csr_der=csr_der)
 
     def _dns_names_of(self, who: SpiffeId, work: Work) -> Sequence[str]:
         if not self._settings.profiles.leaves[who.role].max_dns_names:

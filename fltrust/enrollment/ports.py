@@ -6,7 +6,7 @@ it is or none. Storage implements these; a refusal raised by the caller undoes t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -84,6 +84,14 @@ class EnrollmentStore(Protocol):
         """Write the record of a name, in place of an earlier one; its node key is remembered for good."""
         ...
 
+    def add_all(self, records: Sequence[EnrolledRecord]) -> None:
+        """Write the records of names that have none, with node keys that nobody has."""
+        ...
+
+    def known_node_keys(self, keys: Collection[KeyId]) -> set[KeyId]:
+        """Which of these were ever enrolled."""
+        ...
+
     def node_key_owner(self, key: KeyId) -> SpiffeId | None:
         """The participant that ever enrolled this node key, if any did."""
         ...
@@ -93,6 +101,12 @@ class CertificateStore(Protocol):
     """Every certificate that was issued."""
 
     def add(self, record: CertificateRecord) -> None: ...
+
+    def add_all(self, records: Sequence[CertificateRecord]) -> None: ...
+
+    def known_keys(self, keys: Collection[KeyId]) -> set[KeyId]:
+        """Which of these were ever certified."""
+        ...
 
     def by_serial(self, serial: Serial) -> CertificateRecord | None: ...
 

@@ -156,6 +156,10 @@ class RequestStore(Protocol):
         """The newest request for this key with this evidence."""
         ...
 
+    def known_keys(self, keys: Collection[KeyId]) -> set[KeyId]:
+        """Which of these any request is for."""
+        ...
+
     def select(
         self, states: Collection[RequestState], *, after: str = "", limit: int = 256
     ) -> tuple[Request, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from fltrust.identity import Epoch, SpiffeId
@@ -14,6 +15,10 @@ class EventLog(Protocol):
     @property
     def head(self) -> Epoch:
         """The newest epoch. In a writing transaction it stays the newest until the commit."""
+        ...
+
+    def append_all(self, events: Sequence[TrustEvent]) -> None:
+        """Append events in the order of their epochs, without a gap, as `append` does one by one."""
         ...
 
     def append(self, event: TrustEvent) -> None:

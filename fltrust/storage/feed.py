@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -33,38 +34,28 @@ class Events:
         self._head = head
 
     def append(self, event: TrustEvent) -> None:
-        if event.epoch != self._head.next():
-            raise Conflict(
-                f"expected an event of epoch {self._head.next()}, got one of {event.epoch}",
-                reason="epoch-gap",
-            )
-        self._connection.execute(
-            insert(tables.events).values(
-                epoch=int(event.epoch),
-                kind=event.kind,
-                at=event.at,
-                actor=text_of(event.actor),
-                subject=text_of(event.subject),
-                identity_wide=event.identity_wide,
-                serials=json.dumps([serial.hex for serial in event.serials]),
-                keys=json.dumps(list(event.keys)),
-                node_key=event.node_key,
-                run_id=None if event.run_id is None else str(int(event.run_id)),
-                reason=event.reason,
-                compromised_since=event.compromised_since,
-                domain=event.domain,
-                sequence=event.sequence,
-                issuer=event.issuer,
-            )
-        )
+        self.append_all((event,))
+
+    def append_all(self, events: Sequence[TrustEvent]) -> None:
+        if not events:
+            return
+        head = self._head
+        for event in events:
+            if event.epoch != head.next():
+                raise Conflict(
+                    f"expected an event of epoch {head.next()}, got one of {event.epoch}",
+                    reason="epoch-gap",
+                )
+            head = event.epoch
+        self._connection.execute(insert(tables.events), [_row_of(event) for event in events])
         changed = self._connection.execute(
-            update(tables.head).where(tables.head.c.epoch == int(self._head)).values(epoch=int(event.epoch))
+            update(tables.head).where(tables.head.c.epoch == int(self._head)).values(epoch=int(head))
         )
         if changed.rowcount != 1:  # cannot happen while the row is locked; no epoch is worth a guess
             raise Conflict(
                 f"expected to be at epoch {self._head}, the database is elsewhere", reason="epoch-gap"
             )
-        self._head = event.epoch
+        self._head = head
 
     def read(self, after: Epoch, *, limit: int | None = None) -> tuple[TrustEvent, ...]:
         rows = self._connection.execute(
@@ -80,6 +71,26 @@ class Events:
             select(tables.events).where(tables.events.c.subject == str(who)).order_by(tables.events.c.epoch)
         )
         return tuple(map(_event, rows))
+
+
+def _row_of(event: TrustEvent) -> dict[str, object]:
+    return {
+        "epoch": int(event.epoch),
+        "kind": event.kind,
+        "at": event.at,
+        "actor": text_of(event.actor),
+        "subject": text_of(event.subject),
+        "identity_wide": event.identity_wide,
+        "serials": json.dumps([serial.hex for serial in event.serials]),
+        "keys": json.dumps(list(event.keys)),
+        "node_key": event.node_key,
+        "run_id": None if event.run_id is None else str(int(event.run_id)),
+        "reason": event.reason,
+        "compromised_since": event.compromised_since,
+        "domain": event.domain,
+        "sequence": event.sequence,
+        "issuer": event.issuer,
+    }
 
 
 def _event(row: Row[Any]) -> TrustEvent:

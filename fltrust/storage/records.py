@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -155,6 +155,33 @@ class Enrollments:
             if self.node_key_owner(key) != record.spiffe_id:  # another owner breaks the primary key
                 self._connection.execute(insert(tables.node_keys).values(key_id=key, spiffe_id=who))
 
+    def add_all(self, records: Sequence[EnrolledRecord]) -> None:
+        rows = [
+            {
+                "spiffe_id": str(record.spiffe_id),
+                "enrolled_at": record.enrolled_at,
+                "enrolled_by": text_of(record.enrolled_by),
+                "evidence": record.evidence,
+                "node_key": record.node_key,
+                "dns_names": _names_text(record.dns_names),
+                "claims": json.dumps(dict(record.claims), sort_keys=True) if record.claims else None,
+            }
+            for record in records
+        ]
+        keys = [
+            {"key_id": KeyId.of_spki(record.node_key), "spiffe_id": str(record.spiffe_id)}
+            for record in records
+            if record.node_key is not None
+        ]
+        if rows:
+            self._connection.execute(insert(tables.enrollments), rows)
+        if keys:
+            self._connection.execute(insert(tables.node_keys), keys)
+
+    def known_node_keys(self, keys: Collection[KeyId]) -> set[KeyId]:
+        column = tables.node_keys.c.key_id
+        return set(map(KeyId, self._connection.execute(select(column).where(column.in_(keys))).scalars()))
+
     def node_key_owner(self, key: KeyId) -> SpiffeId | None:
         return parse_id(
             self._connection.execute(
@@ -191,17 +218,27 @@ class Certificates:
         self._connection = connection
 
     def add(self, record: CertificateRecord) -> None:
-        self._connection.execute(
-            insert(tables.certificates).values(
-                serial=record.serial.hex,
-                spiffe_id=str(record.spiffe_id),
-                key_id=record.key_id,
-                not_before=record.not_before,
-                not_after=record.not_after,
-                der=record.der,
-                issuer=record.issuer,
-            )
-        )
+        self.add_all((record,))
+
+    def add_all(self, records: Sequence[CertificateRecord]) -> None:
+        rows = [
+            {
+                "serial": record.serial.hex,
+                "spiffe_id": str(record.spiffe_id),
+                "key_id": record.key_id,
+                "not_before": record.not_before,
+                "not_after": record.not_after,
+                "der": record.der,
+                "issuer": record.issuer,
+            }
+            for record in records
+        ]
+        if rows:
+            self._connection.execute(insert(tables.certificates), rows)
+
+    def known_keys(self, keys: Collection[KeyId]) -> set[KeyId]:
+        column = tables.certificates.c.key_id
+        return set(map(KeyId, self._connection.execute(select(column).where(column.in_(keys))).scalars()))
 
     def by_serial(self, serial: Serial) -> CertificateRecord | None:
         return self._one(select(tables.certificates).where(tables.certificates.c.serial == serial.hex))

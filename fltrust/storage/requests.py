@@ -60,6 +60,10 @@ class Requests:
             .limit(1)
         )
 
+    def known_keys(self, keys: Collection[KeyId]) -> set[KeyId]:
+        column = tables.requests.c.key_id
+        return set(map(KeyId, self._connection.execute(select(column).where(column.in_(keys))).scalars()))
+
     def select(
         self, states: Collection[RequestState], *, after: str = "", limit: int = 256
     ) -> tuple[Request, ...]:
