@@ -176,7 +176,9 @@ def serve(
         services=settings.listen_services or settings.services,
         services_name=settings.services,
         acme=settings.acme,
-        public_modules=_public_modules(settings),
+        public_modules=_public_modules(
+            folder, settings, passphrase=issuing_passphrase, clock=clock or SystemClock()
+        ),
         witnesses=settings.witnesses,
     )
     where = f"enrollment on {listening.bootstrap}, everything else on {listening.address}"
@@ -194,11 +196,19 @@ def serve(
         CoordinatorServer(authority, keeper, settings=listening).run_forever(ready)
 
 
-def _public_modules(settings: CoordinatorSettings) -> tuple[PublicModule, ...]:
+def _public_modules(
+    folder: Path, settings: CoordinatorSettings, *, passphrase: bytes, clock: Clock
+) -> tuple[PublicModule, ...]:
     """The protocols that an operator switched on."""
     from fltrust.coordinator.cmp.pages import cmp_routes
+    from fltrust.coordinator.scep.pages import scep_module
+    from fltrust.coordinator.scep.recipient import open_recipient
 
-    return (cmp_routes,) if settings.protocols.cmp else ()
+    modules: list[PublicModule] = [cmp_routes] if settings.protocols.cmp else []
+    if settings.protocols.scep:
+        recipient = open_recipient(folder, settings.domain, passphrase=passphrase, clock=clock)
+        modules.append(scep_module(recipient))
+    return tuple(modules)
 
 
 def _naming(folder: Path, settings: CoordinatorSettings, passphrase: bytes) -> PublicNaming:

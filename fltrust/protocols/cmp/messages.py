@@ -30,6 +30,7 @@ from fltrust.protocols.cmp.asn1 import (
     StatusInfo,
 )
 from fltrust.protocols.cmp.protection import as_tlv, protected_bytes
+from fltrust.protocols.der import tagged
 
 MAX_MESSAGE: Final = 64 * 1024
 CONTENT_TYPE: Final = "application/pkixcmp"
@@ -256,24 +257,6 @@ def write_message(header: asn1.TLV, body: asn1.TLV, protection: bytes, extra: Se
 def body_tlv(kind: Body, content: bytes) -> asn1.TLV:
     """A body under its tag."""
     return as_tlv(tagged(kind, content))
-
-
-def tagged(number: int, content: bytes) -> bytes:
-    """DER under a context tag below 31, constructed."""
-    return _tlv(0xA0 | number, content)
-
-
-def der_sequence(content: bytes) -> bytes:
-    """DER of a SEQUENCE of what is encoded already."""
-    return _tlv(0x30, content)
-
-
-def _tlv(tag: int, content: bytes) -> bytes:
-    length = len(content)
-    if length < 0x80:
-        return bytes([tag, length]) + content
-    octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(octets)]) + octets + content
 
 
 @asn1.sequence

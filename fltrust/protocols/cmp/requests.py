@@ -20,7 +20,8 @@ from fltrust.protocols.cmp.asn1 import (
     RawCertReqMessages,
     RevReqContent,
 )
-from fltrust.protocols.cmp.messages import Body, der_sequence
+from fltrust.protocols.cmp.messages import Body
+from fltrust.protocols.der import der_sequence
 from fltrust.revocation.events import RevocationReason
 
 P10_REQUEST_ID: Final = -1

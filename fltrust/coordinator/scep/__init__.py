@@ -1,0 +1,1 @@
+"""SCEP on the public port, where an operator switched it on."""
