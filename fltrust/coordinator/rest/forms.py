@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fltrust.clock import from_rfc3339
-from fltrust.coordinator.rest.schemas import MAX_NAMES, MAX_TTL, NAMED, WITHOUT_DNS
+from fltrust.coordinator.rest.schemas import MAX_NAMES, NAMED, TTL, WITHOUT_DNS
 from fltrust.enrollment.approvals import MAX_REASON
 from fltrust.errors import Malformed
 from fltrust.identity import Digest, KeyId, Name, Role, RunId, Serial
@@ -21,6 +21,7 @@ _MAX_VALUES = 1_000
 _SECONDS = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z")
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 _REASON = re.compile(r"[!-~]([ -~]*[!-~])?\Z")
+_TTL = re.compile(TTL["pattern"].removesuffix("$") + r"\Z", re.ASCII)
 _ID = re.compile(r"[0-9a-f]{1,32}\Z")
 _SERIAL = re.compile(r"(?!0{40}\Z)[0-7][0-9a-f]{39}\Z")
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -60,9 +61,9 @@ def read_credential(body: bytes) -> TokenForm:
 
 
 def _token(fields: Fields, role: Role) -> TokenForm:
-    name, ttl = Name(fields.text("name", limit=63)), fields.number("ttl")
-    if not 1 <= ttl <= MAX_TTL:
-        raise Malformed(f"expected a 'ttl' of 1 to {MAX_TTL} seconds, got {ttl}")
+    name, ttl = Name(fields.text("name", limit=63)), fields.text("ttl", limit=8)
+    if not _TTL.match(ttl):
+        raise Malformed("expected a 'ttl' of whole seconds up to seven days, such as '900s'")
     names: list[str] = []
     if role is Role.SERVER:
         names = fields.texts("dnsNames", limit=MAX_NAMES, each=253)
@@ -70,7 +71,7 @@ def _token(fields: Fields, role: Role) -> TokenForm:
             raise Malformed("expected different, lower-case DNS names as 'dnsNames'")
     replace = _flag(fields, "replace")
     fields.done()
-    return TokenForm(role, name, timedelta(seconds=ttl), replace, tuple(names))
+    return TokenForm(role, name, timedelta(seconds=int(ttl[:-1])), replace, tuple(names))
 
 
 def read_revocation(body: bytes) -> RevocationForm:
@@ -120,9 +121,9 @@ def read_run(text: str) -> RunId:
     return RunId(int(text))
 
 
-def read_step(text: str) -> int:
-    if not re.fullmatch(r"0|[1-9][0-9]{0,9}", text, re.ASCII) or int(text) >= 2**31:
-        raise Malformed("expected a step as a decimal number")
+def read_number(text: str, what: str, *, most: int = 999_999_999) -> int:
+    if not re.fullmatch(r"0|[1-9][0-9]{0,8}", text, re.ASCII) or int(text) > most:
+        raise Malformed(f"expected {what} as a decimal number of at most {most}")
     return int(text)
 
 

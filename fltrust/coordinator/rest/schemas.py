@@ -19,7 +19,6 @@ NAMED: Final = tuple(role for role in Role if role is not Role.COORDINATOR)
 """Roles of identities that have a name."""
 WITHOUT_DNS: Final = (Role.PARTICIPANT, Role.AGGREGATOR, Role.OPERATOR, Role.SIGNER, Role.DEVICE)
 """Roles that join by a token and have no DNS names from the record."""
-MAX_TTL: Final = 7 * 24 * 3600
 MAX_NAMES: Final = 16
 
 
@@ -47,6 +46,8 @@ NUMBER: Final[Schema] = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,18})$"}
 """64 bits as text: JSON readers lose precision past 2^53."""
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 STEP: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+STEP_TEXT: Final[Schema] = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,8})$"}
+PAGE: Final[Schema] = {"type": "string", "pattern": "^([1-9][0-9]?|[1-4][0-9]{2}|500)$"}
 ID: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{1,32}$"}
 DIGEST: Final[Schema] = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 TEXT: Final[Schema] = {"type": "string"}
@@ -73,7 +74,11 @@ def obj(required: dict[str, Schema], optional: dict[str, Schema] | None = None) 
 
 PROBLEM: Final = obj({"type": TEXT, "title": TEXT, "status": COUNT, "detail": TEXT}, {"hint": TEXT})
 
-TTL: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": MAX_TTL, "description": "Seconds."}
+TTL: Final[Schema] = {
+    "type": "string",
+    "pattern": "^([1-9][0-9]{0,4}|[1-5][0-9]{5}|60[0-3][0-9]{3}|604[0-7][0-9]{2}|604800)s$",
+    "description": "Whole seconds, up to seven days: 900s.",
+}
 _NAMES = listed(DNS_NAME, minItems=1, maxItems=MAX_NAMES, uniqueItems=True)
 FLAG: Final[Schema] = {"type": "boolean"}
 REASON: Final[Schema] = {

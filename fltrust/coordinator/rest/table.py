@@ -70,11 +70,9 @@ class Endpoint:
 _ROLE = Parameter("role", s.words(s.NAMED), "What it is.", is_path=True)
 _NAME = Parameter("name", s.NAME, "Its name.", is_path=True)
 _RUN = Parameter("run", s.NUMBER, "A Flower run.", is_path=True)
-_STEP = Parameter("step", {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "A step.", is_path=True)
+_STEP = Parameter("step", s.STEP_TEXT, "A step.", is_path=True)
 _ID = Parameter("id", s.ID, "As it is listed.", is_path=True)
-_LIMIT = Parameter(
-    "limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}, f"Items, {_USUAL_PAGE} by default."
-)
+_LIMIT = Parameter("limit", s.PAGE, f"Items, {_USUAL_PAGE} by default.")
 _AFTER = Parameter("after", {"type": "string", "maxLength": 512}, "Items after this one ('next').")
 
 
@@ -91,9 +89,9 @@ def _paged(
     as_json: Callable[[Any], object],
 ) -> dict[str, object]:
     """One page of items in the order of their keys."""
-    limit = forms.read_step(asked.query.get("limit", str(_USUAL_PAGE)))
-    if not 1 <= limit <= MAX_PAGE:
-        raise Malformed(f"expected a 'limit' of 1 to {MAX_PAGE}, got {limit}")
+    limit = forms.read_number(asked.query.get("limit", str(_USUAL_PAGE)), "a limit", most=MAX_PAGE)
+    if not limit:
+        raise Malformed("expected a limit of at least 1")
     after = asked.query.get("after", "")
     if len(after) > 512:
         raise Malformed("expected at most 512 characters as 'after'")
@@ -199,7 +197,7 @@ def _rounds(session: Session, asked: Asked) -> object:
 
 
 def _round(session: Session, asked: Asked) -> object:
-    run, step = forms.read_run(asked.path["run"]), forms.read_step(asked.path["step"])
+    run, step = forms.read_run(asked.path["run"]), forms.read_number(asked.path["step"], "a step")
     return answers.round_json(session.get_round(run, step))
 
 
