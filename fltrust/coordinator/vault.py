@@ -72,8 +72,8 @@ class VaultMount:
         return self._certificates(certificate.encode())[0]
 
     def revoke(self, serial: Serial) -> None:
-        text = serial.hex
-        octets = ":".join(text[at : at + 2] for at in range(0, len(text), 2))
+        # Its serials are octets without a leading zero.
+        octets = int(serial).to_bytes((int(serial).bit_length() + 7) // 8, "big").hex(":")
         self._call("POST", "revoke", {"serial_number": octets})
 
     def close(self) -> None:

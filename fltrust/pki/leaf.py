@@ -118,9 +118,10 @@ def check_profile(leaf: Leaf) -> LeafProfile:
     ):
         refuse(f"expected exactly the extended key usages of a {profile.role} for {who}, found others")
     names, expected = alternative_names(leaf), expected_names(who)
-    given = names[len(expected) :]
+    given = [name for name in names if name not in expected]
     if (
-        names[: len(expected)] != expected
+        len(given) + len(expected) != len(names)  # in any order: other CAs sort them by kind
+        or len(set(names)) != len(names)
         or not profile.min_dns_names <= len(given) <= profile.max_dns_names
         or not all(isinstance(name, x509.DNSName) and is_dns_name(name.value) for name in given)
     ):

@@ -398,6 +398,11 @@ def _policies(table: Table, key: str, *, where: str) -> tuple[x509.ObjectIdentif
     words = _words(table, key, where)
     if len(words) > MAX_POLICIES or not all(_OID.match(word) for word in words):
         raise Malformed(f"expected at most {MAX_POLICIES} object identifiers for {key} in {where}")
+    if any(int(arc) >= 2**31 for word in words for arc in word.split(".")):
+        raise Malformed(
+            f"expected arcs below 2^31 for {key} in {where}",
+            hint="many relying parties read no longer ones, such as those of a UUID: use an arc of your own",
+        )
     try:
         return tuple(map(x509.ObjectIdentifier, words))
     except ValueError:

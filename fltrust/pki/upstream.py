@@ -140,7 +140,7 @@ class UpstreamIssuer:
         if (
             leaf.spiffe_id != who
             or leaf.public_key != draft.public_key
-            or alternative_names(leaf) != expected_names(who, draft.dns_names)
+            or set(alternative_names(leaf)) != set(expected_names(who, draft.dns_names))
             or list(leaf.certificate.subject)
         ):
             refuse(f"expected the upstream's certificate to say what the draft of {who} says, it does not")
