@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
+from enum import IntFlag, StrEnum
 from typing import Protocol
 
-from fltrust.identity import CaKeyId, Epoch, KeyId, Serial
+from fltrust.identity import CaKeyId, Epoch, KeyId, Serial, SpiffeId
 from fltrust.pki.crl import CrlReason, encode_entry
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 
@@ -23,6 +23,15 @@ class StatusState(StrEnum):
     HELD = "held"
     RELEASED = "released"
     """Was on hold and is good again; kept for delta CRLs, and for whoever asks later."""
+
+
+class HeldBy(IntFlag):
+    """What a certificate is on hold by; it is good again when all of it has ended."""
+
+    NOTHING = 0
+    SERIAL = 1
+    KEY = 2
+    IDENTITY = 4
 
 
 REASONS: Mapping[RevocationReason, CrlReason] = {
@@ -52,6 +61,7 @@ class CertificateStatus:
     invalid_since: datetime | None
     epoch: Epoch
     entry: bytes
+    held_by: HeldBy = HeldBy.NOTHING
 
     @classmethod
     def of(
@@ -63,6 +73,7 @@ class CertificateStatus:
         reason: CrlReason,
         invalid_since: datetime | None,
         epoch: Epoch,
+        held_by: HeldBy = HeldBy.NOTHING,
     ) -> CertificateStatus:
         """The status of a certificate, with its entry made."""
         since = since.replace(microsecond=0)
@@ -77,6 +88,7 @@ class CertificateStatus:
             invalid_since=invalid_since,
             epoch=epoch,
             entry=entry,
+            held_by=held_by,
         )
 
 
@@ -117,6 +129,10 @@ class StatusStore(Protocol):
         self, *, serials: Iterable[Serial] = (), keys: Iterable[KeyId] = ()
     ) -> tuple[IssuedSerial, ...]:
         """The certificates that were issued with these serials or for these keys."""
+        ...
+
+    def held_of(self, who: SpiffeId) -> tuple[IssuedSerial, ...]:
+        """The certificates of an identity that are on hold."""
         ...
 
     def unexpired_under(self, issuer: CaKeyId, *, at: datetime) -> tuple[IssuedSerial, ...]:
@@ -168,23 +184,40 @@ def take_in(event: TrustEvent, statuses: StatusStore) -> None:
        CA, of everything under it that has not expired.
     2. REVOKED is for good: reason and date stay as they were first said, and only an earlier
        `compromised_since` is taken over. Whoever was on hold is revoked as of the hold.
-    3. HELD does nothing to what is revoked or held. RELEASED ends a hold and nothing else.
+    3. HELD does nothing to what is revoked. RELEASED ends holds and nothing else: of a certificate that is
+       on hold by its serial, its key and its identity, each has to end.
     """
     if event.kind not in CHANGING:
         return
     # 1.
-    if event.kind is EventKind.ISSUER_REVOKED:
-        if event.issuer is None:
-            return
-        statuses.note_issuer_revoked(event.issuer, event.at)
-        concerned = statuses.unexpired_under(event.issuer, at=event.at)
-    else:
-        concerned = statuses.issued(serials=event.serials, keys=event.keys)
+    concerned = _concerned(event, statuses)
     known = statuses.find(certificate.serial for certificate in concerned)
     # 2. and 3.
-    changed = (_after(event, certificate, known.get(certificate.serial)) for certificate in concerned)
+    changed = (
+        _after(event, certificate, by, known.get(certificate.serial)) for certificate, by in concerned.items()
+    )
     statuses.put([status for status in changed if status is not None])
     statuses.feed_to(event.epoch)
+
+
+def _concerned(event: TrustEvent, statuses: StatusStore) -> dict[IssuedSerial, HeldBy]:
+    """The certificates that an event speaks of, and by what it does."""
+    found: dict[IssuedSerial, HeldBy] = {}
+    if event.kind is EventKind.ISSUER_REVOKED:
+        if event.issuer is not None:
+            statuses.note_issuer_revoked(event.issuer, event.at)
+            found = dict.fromkeys(statuses.unexpired_under(event.issuer, at=event.at), HeldBy.NOTHING)
+        return found
+    by_serial = HeldBy.SERIAL | (HeldBy.IDENTITY if event.identity_wide else HeldBy.NOTHING)
+    for certificate in statuses.issued(serials=event.serials):
+        found[certificate] = by_serial
+    for certificate in statuses.issued(keys=event.keys):
+        found[certificate] = found.get(certificate, HeldBy.NOTHING) | HeldBy.KEY
+    if event.kind is EventKind.RELEASED and event.identity_wide and event.subject is not None:
+        # Also those that were released by their serial before, and are on hold with their identity alone.
+        for certificate in statuses.held_of(event.subject):
+            found[certificate] = found.get(certificate, HeldBy.NOTHING) | HeldBy.IDENTITY
+    return found
 
 
 def removal_of(status: CertificateStatus) -> bytes:
@@ -193,17 +226,22 @@ def removal_of(status: CertificateStatus) -> bytes:
 
 
 def _after(
-    event: TrustEvent, certificate: IssuedSerial, known: CertificateStatus | None
+    event: TrustEvent, certificate: IssuedSerial, by: HeldBy, known: CertificateStatus | None
 ) -> CertificateStatus | None:
     """The status after the event; None where it stays as it is."""
     state = None if known is None else known.state
     if event.kind is EventKind.RELEASED:
         if known is None or state is not StatusState.HELD:
             return None
-        return replace(known, state=StatusState.RELEASED, epoch=event.epoch)
+        left = known.held_by & ~by
+        if left:  # nothing that anybody is told changes
+            return replace(known, held_by=left)
+        return replace(known, state=StatusState.RELEASED, epoch=event.epoch, held_by=left)
     if event.kind is EventKind.HELD:
-        if state in (StatusState.REVOKED, StatusState.HELD):
+        if state is StatusState.REVOKED:
             return None
+        if known is not None and state is StatusState.HELD:
+            return replace(known, held_by=known.held_by | by)
         return CertificateStatus.of(
             certificate,
             state=StatusState.HELD,
@@ -211,6 +249,7 @@ def _after(
             reason=CrlReason.CERTIFICATE_HOLD,
             invalid_since=None,
             epoch=event.epoch,
+            held_by=by,
         )
     since, reason, invalid = event.at, _reason_of(event), event.compromised_since
     if known is not None and state is StatusState.REVOKED:

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
 
-from fltrust.identity import CaKeyId, Epoch, KeyId, Serial
+from fltrust.identity import CaKeyId, Epoch, KeyId, Serial, SpiffeId
 from fltrust.pki.crl import CrlReason
-from fltrust.revocation.status import CertificateStatus, CrlProgress, IssuedSerial, StatusState
+from fltrust.revocation.status import CertificateStatus, CrlProgress, HeldBy, IssuedSerial, StatusState
 from fltrust.storage import tables
 from fltrust.storage.status_tables import crl_progress, revoked_issuers, status_feed, statuses
 
@@ -70,6 +70,17 @@ class Statuses:
         for part in _parts(str(key) for key in keys):
             found.update({i.serial: i for i in self._issued(table.c.key_id.in_(part))})
         return tuple(found.values())
+
+    def held_of(self, who: SpiffeId) -> tuple[IssuedSerial, ...]:
+        table = tables.certificates
+        rows = self._connection.execute(
+            select(statuses.c.serial, statuses.c.issuer, statuses.c.not_after)
+            .join(table, table.c.serial == statuses.c.serial)
+            .where(table.c.spiffe_id == str(who), statuses.c.state == StatusState.HELD)
+        )
+        return tuple(
+            IssuedSerial(Serial.parse(row.serial), CaKeyId(row.issuer), row.not_after) for row in rows
+        )
 
     def unexpired_under(self, issuer: CaKeyId, *, at: datetime) -> tuple[IssuedSerial, ...]:
         table = tables.certificates
@@ -166,6 +177,7 @@ def _values(status: CertificateStatus) -> dict[str, object]:
         "invalid_since": status.invalid_since,
         "epoch": int(status.epoch),
         "entry": status.entry,
+        "held_by": int(status.held_by),
     }
 
 
@@ -180,4 +192,5 @@ def _status(row: Row[Any]) -> CertificateStatus:
         invalid_since=row.invalid_since,
         epoch=Epoch(row.epoch),
         entry=row.entry,
+        held_by=HeldBy(row.held_by),
     )

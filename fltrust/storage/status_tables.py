@@ -20,6 +20,7 @@ statuses = Table(
     Column("invalid_since", Timestamp),
     Column("epoch", BigInteger, nullable=False),
     Column("entry", LargeBinary, nullable=False),
+    Column("held_by", Integer, nullable=False),
     Index("statuses_by_end", "issuer", "not_after"),
     Index("statuses_by_change", "issuer", "epoch"),
 )

@@ -162,6 +162,7 @@ def _statuses() -> None:
         sa.Column("invalid_since", sa.String(length=32), nullable=True),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("entry", sa.LargeBinary(), nullable=False),
+        sa.Column("held_by", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("serial"),
     )
     op.create_index("statuses_by_change", "statuses", ["issuer", "epoch"], unique=False)
