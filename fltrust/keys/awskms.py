@@ -99,13 +99,10 @@ def open_signer(uri: KmsUri, *, client: Any = None) -> HardwareSigner:
     kms = client or client_of(uri)
     found = _call(uri, kms.get_public_key, KeyId=uri.key)
     algorithms = found.get("SigningAlgorithms") or []
-    if (
-        found.get("KeySpec") != _SPEC
-        or found.get("KeyUsage") != "SIGN_VERIFY"
-        or _ALGORITHM not in algorithms
-    ):
+    if found.get("KeyUsage") != "SIGN_VERIFY" or _ALGORITHM not in algorithms:
         raise Malformed(
-            f"expected a key {_SPEC} for SIGN_VERIFY at {uri}, found {str(found.get('KeySpec'))[:40]}"
+            f"expected a key for SIGN_VERIFY with {_ALGORITHM} at {uri}, found one for "
+            f"{str(found.get('KeyUsage'))[:40]}"
         )
     try:
         public_key = load_der_public_key(found["PublicKey"])

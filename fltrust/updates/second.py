@@ -1,0 +1,153 @@
+"""A second signature over the same payload, by an ML-DSA-65 key of the same identity. Experimental.
+
+It travels in an envelope of its own, with a chain of its own, beside what it is about: whoever knows nothing
+of it verifies the first signature as ever. Updates, instructions, receipts and models are all DSSE envelopes,
+so one form serves for all of them:
+
+    {"chain":[<DER>, <DER>],"envelope":{"payload":…,"payloadType":…,"signatures":[{"keyid":…,"sig":…}]},
+     "type":"urn:fltrust:second-signature:v1"}
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+from cryptography import x509
+
+from fltrust import strictjson
+from fltrust.errors import Malformed, Refusal, Refused, SignatureInvalid, StatementRefused
+from fltrust.identity import KeyId, SpiffeId
+from fltrust.keys.mldsa import SIGNATURE_BYTES, MldsaSigner, key_id_of, verify_mldsa
+from fltrust.pki.second import MAX_SECOND_CERTIFICATE, SecondLeaf, verify_second_chain
+from fltrust.strictbase64 import from_base64, to_base64
+from fltrust.updates.dsse import PAYLOAD_TYPE, pae
+
+TYPE = "urn:fltrust:second-signature:v1"
+MAX_SECOND = 8 * 2**20
+"""Bytes of one second signature, payload and all."""
+
+
+class Signatures(StrEnum):
+    """Which signatures a verifier asks for. No "either": a signature that may be left out is none."""
+
+    FIRST = "first"
+    """The classical one, as ever; a second one is not looked at."""
+    BOTH = "both"
+    """The classical one and an ML-DSA-65 one, of the same identity, over the same payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecondSignature:
+    """A payload, an ML-DSA-65 signature over it and its chain. Nothing of it is verified yet."""
+
+    payload: bytes
+    key_id: KeyId
+    signature: bytes
+    chain_der: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.signature) != SIGNATURE_BYTES:
+            raise Malformed(f"expected an ML-DSA-65 signature of {SIGNATURE_BYTES} bytes")
+        if len(self.chain_der) != 2 or not all(
+            0 < len(der) <= MAX_SECOND_CERTIFICATE for der in self.chain_der
+        ):
+            raise Malformed("expected two certificates of the second chain, within their bound")
+
+    @classmethod
+    def sign(cls, payload: bytes, *, signer: MldsaSigner, chain: Sequence[bytes]) -> Self:
+        """Sign the payload that the first signature is over."""
+        return cls(payload, signer.key_id, signer.sign(pae(PAYLOAD_TYPE, payload)), tuple(chain))
+
+    def to_json(self) -> bytes:
+        """The one byte form."""
+        return strictjson.encode(
+            {
+                "type": TYPE,
+                "envelope": {
+                    "payload": to_base64(self.payload),
+                    "payloadType": PAYLOAD_TYPE,
+                    "signatures": [{"keyid": self.key_id, "sig": to_base64(self.signature)}],
+                },
+                "chain": [to_base64(der) for der in self.chain_der],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes, *, limit: int = MAX_SECOND) -> Self:
+        """Read what `to_json` writes. `Oversized` before parsing, `Malformed`, or ``unknown-type``."""
+        what = "a second signature"
+        fields = strictjson.Fields(strictjson.decode(data, limit=limit, what=what), what)
+        envelope, kind = fields.object("envelope"), fields.text("type", limit=128)
+        encoded = fields.texts("chain", limit=2, each=2 * MAX_SECOND_CERTIFICATE)
+        fields.done()
+        payload_type = envelope.text("payloadType", limit=128)
+        if (kind, payload_type) != (TYPE, PAYLOAD_TYPE):
+            raise StatementRefused(
+                f"expected {TYPE} over {PAYLOAD_TYPE}, got {kind[:80]!r} over {payload_type[:80]!r}",
+                reason=Refusal.UNKNOWN_TYPE,
+            )
+        payload = from_base64(envelope.text("payload", limit=limit), "the payload")
+        signatures = envelope.objects("signatures", limit=1)
+        envelope.done()
+        if len(signatures) != 1:
+            raise Malformed("expected exactly one signature in the second envelope")
+        key_id = signatures[0].key_id("keyid")
+        signature = from_base64(signatures[0].text("sig", limit=2 * SIGNATURE_BYTES), "the signature")
+        signatures[0].done()
+        chain = tuple(from_base64(der, "a certificate") for der in encoded)
+        return cls(payload, key_id, signature, chain)
+
+
+def check_second(
+    second: SecondSignature | None,
+    *,
+    ask: Signatures,
+    payload: bytes,
+    who: SpiffeId,
+    root: x509.Certificate | None,
+    at: datetime,
+) -> SecondLeaf | None:
+    """Hold a statement whose first signature was verified against what is asked for beside it.
+
+    `payload` is what the first signature is over, and `who` the identity that it was verified to be by.
+
+    1. Where only the first is asked for, that is all: None, whatever came.
+    2. A second one must have come (``second-signature-missing``), and there must be a root to verify it
+       under (``second-root-missing``): nothing makes two signatures into one.
+    3. It is over the same payload, byte for byte, else ``digest-mismatch``.
+    4. Its chain leads to the root, is valid at `at`, and its leaf names `who`, else `CertificateRefused`.
+    5. The signature is the leaf key's over that payload, else `SignatureInvalid`.
+    """
+    # 1.
+    if ask is Signatures.FIRST:
+        return None
+    # 2.
+    if second is None:
+        raise StatementRefused(
+            f"expected a second signature (ML-DSA-65) of {who}, got none",
+            reason="second-signature-missing",
+            hint="the policy asks for both; the signer must sign with both keys",
+        )
+    if root is None:
+        raise Refused(
+            f"expected a root to verify the second signature of {who} under, have none",
+            reason="second-root-missing",
+        )
+    # 3.
+    if not hmac.compare_digest(second.payload, payload):
+        raise StatementRefused(
+            f"expected the second signature of {who} over the same payload, it is over another",
+            reason=Refusal.DIGEST_MISMATCH,
+        )
+    # 4.
+    leaf = verify_second_chain(second.chain_der, root=root, at=at, expect=who)
+    # 5.
+    if second.key_id != key_id_of(leaf.public_key):
+        raise SignatureInvalid(f"expected a second signature by the key of {who}, got another key's")
+    verify_mldsa(leaf.public_key, second.signature, pae(PAYLOAD_TYPE, payload))
+    return leaf
