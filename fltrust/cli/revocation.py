@@ -178,6 +178,8 @@ def _target(
         who = identity_from(name, domain=domain)
         if who.name is None:
             raise Malformed("the coordinator's own identity cannot be revoked here")
+        if who.domain != domain:
+            return RevocationTarget(foreign=who)
         return RevocationTarget(name=(who.role, who.name))
     if serial is not None:
         return RevocationTarget(serial=identity.Serial.parse(serial))

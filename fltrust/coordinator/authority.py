@@ -144,8 +144,8 @@ class Authority:
         self.rounds = RoundDesk(
             ledger=self.ledger,
             domain=settings.domain,
-            ca=ca,
             records=self._records,
+            trust=self.federation.trust,
             identity=SigningIdentity(signer, tuple(chain)),
             log_key=self.log_key,
             counters=self.counters,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
 from fltrust.artifacts.keeping import ContributionRecord
-from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.certificate_record import CertificateRecords
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.errors import CertificateRefused, Conflict, NotFound, Oversized, PermissionDenied, Refusal
 from fltrust.identity import Digest, Role, RunId, SpiffeId, TrustDomain
 from fltrust.keys.signer import Signer
+from fltrust.pki.federated import TrustSet
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import EventKind
 from fltrust.rounds.admission import Offer, RefusedList
@@ -58,8 +59,8 @@ class RoundDesk:
         *,
         ledger: Ledger,
         domain: TrustDomain,
-        ca: CurrentCa,
         records: CertificateRecords,
+        trust: Callable[[], TrustSet],
         identity: SigningIdentity,
         log_key: NoteKey,
         counters: Counters,
@@ -67,8 +68,8 @@ class RoundDesk:
         self._ledger = ledger
         self._log_key = log_key
         self._domain = domain
-        self._ca = ca
         self._records = records
+        self._trust = trust
         self._counters = counters
         self.identity = identity
 
@@ -201,6 +202,7 @@ class RoundDesk:
         offers: list[Offer] = []
         refused: list[tuple[SpiffeId, str]] = []
         cohort = {member.participant: member for member in record.cohort}
+        trust = self._trust()
         for candidate in candidates:
             try:
                 offer = check_candidate(
@@ -209,7 +211,7 @@ class RoundDesk:
                     aggregator=record.aggregator,
                     opened_at=record.opened_at,
                     cohort=cohort,
-                    verifier=Verifier(self._ca.bundle),
+                    verifier=Verifier(trust.home, foreign=trust.foreign),
                     now=now,
                 )
                 self._check_on_record(offer)
@@ -225,8 +227,8 @@ class RoundDesk:
 
     def _check_on_record(self, offer: Offer) -> None:
         """A statement under a certificate that nobody was given here says nothing, whatever CA signed it."""
-        if self._records.knows(offer.certificate):
-            return
+        if offer.participant.domain != self._domain or self._records.knows(offer.certificate):
+            return  # a foreign one is on record at its own coordinator
         try:
             with self._ledger.reading() as tx:
                 self._records.check(offer.certificate, tx)

@@ -37,6 +37,10 @@ def resolve(target: RevocationTarget, work: Work, *, domain: TrustDomain) -> tup
     if target.name is not None:
         role, name = target.name
         return (_whole(SpiffeId(domain, role, name), work),)
+    if target.foreign is not None:
+        if target.foreign.domain == domain:
+            raise Malformed(f"expected the name alone of an identity of {domain}, got {target.foreign}")
+        return (_whole(target.foreign, work),)
     if target.serial is not None:
         record = work.tx.certificates.by_serial(target.serial)
         if record is None:
@@ -69,7 +73,7 @@ def revoke(
         ):
             return known
         reason = known.reason or reason
-    if subject.whole and subject.who.name is not None:
+    if subject.whole and subject.who.name is not None and subject.who.domain == work.book.domain:
         work.tx.tokens.cancel_all_for(subject.who.role, subject.who.name, now=work.now)
         drop_requests(subject.who.role, subject.who.name, work)
     return _emit(
@@ -85,8 +89,8 @@ def hold(subject: Subject, work: Work, *, actor: SpiffeId, reason: RevocationRea
             f"{_words(subject)} is revoked already, a hold would be weaker", reason="already-revoked"
         )
     known = _said(subject, work, EventKind.HELD)
-    if standing is Standing.HELD and known is not None:
-        return known
+    if standing is Standing.HELD and known is not None and not _is_of_its_own_domain(known, work):
+        return known  # what its own domain said is no hold of ours: ours outlasts it
     return _emit(subject, work, EventKind.HELD, actor=actor, reason=reason)
 
 
@@ -101,6 +105,13 @@ def release(subject: Subject, work: Work, *, actor: SpiffeId) -> TrustEvent:
             f"{_words(subject)} is revoked; only a hold is released",
             reason="already-revoked",
             hint="create a token with --replace to enroll it anew",
+        )
+    known_hold = _said(subject, work, EventKind.HELD)
+    if standing is Standing.HELD and known_hold is not None and _is_of_its_own_domain(known_hold, work):
+        raise Conflict(
+            f"{_words(subject)} is on hold in its own domain",
+            reason="held-at-home",
+            hint=f"ask the operators of {subject.who.domain}: it is released here when it is there",
         )
     serials, keys = subject.serials, subject.keys
     if subject.whole:
@@ -160,7 +171,7 @@ def _by_run(run_id: RunId, work: Work) -> tuple[Subject, ...]:
 def _standing(subject: Subject, work: Work) -> Standing:
     """How the subject itself stands: of a part, the part."""
     if subject.whole:
-        return work.state.identities[subject.who].standing
+        return work.state.own_standing(subject.who) or Standing.REVOKED
     found = [work.state.key_standing(key) for key in subject.keys]
     found = found or [work.state.serial_standing(serial) for serial in subject.serials]
     return found[0]
@@ -175,6 +186,11 @@ def _said(subject: Subject, work: Work, kind: EventKind) -> TrustEvent | None:
         elif event.kind is kind and _covers(event, subject):
             found = event
     return found
+
+
+def _is_of_its_own_domain(event: TrustEvent, work: Work) -> bool:
+    """Whether another domain said this, of one of its own."""
+    return event.actor is not None and event.actor.domain != work.book.domain
 
 
 def _covers(event: TrustEvent, subject: Subject) -> bool:

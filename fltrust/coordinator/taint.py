@@ -90,7 +90,8 @@ class TaintDesk:
         """Taint what holds updates that were signed, since a CA's key was in other hands, with certificates
         that nobody was issued here; returns how many updates those are."""
         since, count = event.compromised_since or datetime(1970, 1, 1, tzinfo=UTC), 0
-        for who in [name for name in work.state.identities if name.role is Role.PARTICIPANT]:
+        ours = work.book.domain  # what another domain issued is not on record here
+        for who in [n for n in work.state.identities if n.role is Role.PARTICIPANT and n.domain == ours]:
             signed = work.tx.contributions.of(who, since=since)
             if not signed:
                 continue

@@ -22,9 +22,11 @@ _MAX_NAME = 128
 
 
 def release_parameters(target: RevocationTarget) -> dict[str, object]:
-    """The parameters of ``release-hold``: of name, serial, key and run, exactly one."""
+    """The parameters of ``release-hold``: of name, foreign, serial, key and run, exactly one."""
     if target.name is not None:
         return {"name": _text_of(target.name)}
+    if target.foreign is not None:
+        return {"foreign": str(target.foreign)}
     if target.serial is not None:
         return {"serial": target.serial.hex}
     if target.key is not None:
@@ -35,12 +37,14 @@ def release_parameters(target: RevocationTarget) -> dict[str, object]:
 def release_target(parameters: object) -> RevocationTarget:
     """Read what `release_parameters` writes, and nothing else."""
     fields = Fields(parameters, "the parameters of release-hold")
-    found = [word for word in ("name", "serial", "key", "run") if _has(parameters, word)]
+    found = [word for word in ("name", "foreign", "serial", "key", "run") if _has(parameters, word)]
     if len(found) != 1:
         raise Malformed("expected exactly one of name, serial, key and run to release")
     match found[0]:
         case "name":
             target = RevocationTarget(name=name_of(fields.text("name", limit=_MAX_NAME)))
+        case "foreign":
+            target = RevocationTarget(foreign=fields.spiffe_id("foreign"))
         case "serial":
             target = RevocationTarget(serial=Serial.parse(fields.text("serial", limit=40)))
         case "key":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial
+from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
 from fltrust.revocation.events import FeedItem, RevocationReason, TrustEvent
 
 
@@ -33,10 +33,12 @@ class RevocationTarget:
     key: KeyId | None = None
     run: RunId | None = None
     """Every participant in the cohorts of a run."""
+    foreign: SpiffeId | None = None
+    """A participant of another trust domain that was admitted here."""
 
     def __post_init__(self) -> None:
-        if sum(x is not None for x in (self.name, self.serial, self.key, self.run)) != 1:
-            raise ValueError("expected exactly one of name, serial, key and run")
+        if sum(x is not None for x in (self.name, self.serial, self.key, self.run, self.foreign)) != 1:
+            raise ValueError("expected exactly one of name, serial, key, run and foreign")
 
 
 class Revoker(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from fltrust.errors import Malformed
-from fltrust.identity import CaKeyId, Epoch, KeyId, Name, Role, RunId, Serial, TrustDomain
+from fltrust.identity import CaKeyId, Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId, TrustDomain
 from fltrust.revocation.events import EventKind, FeedHeartbeat, FeedItem, RevocationReason, TrustEvent
 from fltrust.revocation.ports import RevocationTarget
 from fltrust.wire.enrollment import MAX_NODE_KEY
@@ -111,6 +111,8 @@ def target_to_pb(target: RevocationTarget) -> pb.RevocationTarget:
     if target.name is not None:
         role, name = target.name
         return pb.RevocationTarget(name=f"{role}/{name}")
+    if target.foreign is not None:
+        return pb.RevocationTarget(name=str(target.foreign))
     if target.serial is not None:
         return pb.RevocationTarget(serial=target.serial.hex)
     if target.key is not None:
@@ -119,9 +121,11 @@ def target_to_pb(target: RevocationTarget) -> pb.RevocationTarget:
 
 
 def target_from_pb(message: pb.RevocationTarget) -> RevocationTarget:
-    """Read whom or what a revocation is for. A name is ``<role>/<name>``."""
+    """Read whom or what a revocation is for. A name is ``<role>/<name>``, or a foreign SPIFFE ID."""
     match message.WhichOneof("target"):
         case "name":
+            if message.name.startswith("spiffe://"):
+                return RevocationTarget(foreign=SpiffeId.parse(message.name))
             role, slash, name = message.name.partition("/")
             if not slash:
                 raise Malformed(f"expected '<role>/<name>' to revoke, got {message.name[:80]!r}")

@@ -19,7 +19,7 @@ from fltrust.revocation.state import Standing, TrustState
 from fltrust.wire.trust import MAX_NAMED
 
 _Named = TypeVar("_Named", Serial, KeyId)
-Spread = Callable[[Work, TrustEvent], None]
+Spread = Callable[[Work, TrustEvent], object]
 """Taints what contains updates that count as compromised, as a revocation of our own does."""
 
 
