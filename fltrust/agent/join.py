@@ -9,11 +9,12 @@ from pathlib import Path
 from cryptography import x509
 
 from fltrust.agent.credentials import Credentials
+from fltrust.agent.evidence import Prover, patiently
 from fltrust.agent.state import AgentRecord, AgentState, StateDraft, default_home, state_folder
 from fltrust.clock import Clock, SystemClock
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.state import refuse_if_taken
-from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
+from fltrust.enrollment.types import EnrollRequest, Evidence, Issued, JoinToken, JoinTokenEvidence
 from fltrust.errors import CertificateRefused, Malformed
 from fltrust.identity import Role
 from fltrust.keys import FileSigner, Signer, create_node_key, generate, spki_der
@@ -33,8 +34,12 @@ def join(
     enroll: Enroller | None = None,
     clock: Clock | None = None,
     key: Signer | None = None,
+    prove: Prover | None = None,
 ) -> AgentState:
     """Spend a join token and return the state of the identity that it was made for.
+
+    With `prove`, other evidence is shown than the token's secret; the token says where, and may have none
+    (`fltrust.agent.evidence.introduction`).
 
     1. The folder `state` is free (by default the state goes under `home`, by the name that comes back),
        and the disk takes the keys, before the token is spent.
@@ -55,7 +60,12 @@ def join(
     with StateDraft(base if state is None else state.absolute().parent) as draft:
         node_key = create_node_key(draft.node_key_path)  # 2
         signer = key or generate()
-        issued, is_participant = _enroll(token, signer, node_key, enroll or _enroll_over_network)  # 3
+        shown = prove or (lambda _csr, _domain: JoinTokenEvidence(token.secret))
+        csr = create_csr(signer)
+        evidence = shown(csr, pinned.domain)
+        issued, is_participant = _enroll(  # 3
+            token, csr, evidence, node_key, enroll or _enroll_over_network
+        )
         credentials = Credentials.verified(  # 4
             signer, issued.chain_der, bundle=pinned, expect=None, clock=clock or SystemClock()
         )
@@ -82,18 +92,19 @@ def join(
         )
 
 
-def _enroll(token: JoinToken, signer: Signer, node_key: FileSigner, enroll: Enroller) -> tuple[Issued, bool]:
-    """Enroll as a participant; if the token is not a participant's, without a node key.
+def _enroll(
+    token: JoinToken, csr: bytes, evidence: Evidence, node_key: FileSigner, enroll: Enroller
+) -> tuple[Issued, bool]:
+    """Enroll as a participant; if the evidence is not a participant's, without a node key.
 
-    The token does not say what it is for. A coordinator refuses a node key from other roles, and a
-    refusal does not spend the token.
+    Evidence does not say what it is for. A coordinator refuses a node key from other roles, and a
+    refusal does not spend it.
     """
-    evidence, csr = JoinTokenEvidence(token.secret), create_csr(signer)
     proof = node_key.sign(node_key_challenge(csr, evidence))
     with contextlib.suppress(Malformed):
         request = EnrollRequest(evidence, csr, spki_der(node_key.public_key), proof)
-        return enroll(token, request), True
-    return enroll(token, EnrollRequest(evidence, csr)), False
+        return patiently(lambda: enroll(token, request)), True
+    return patiently(lambda: enroll(token, EnrollRequest(evidence, csr))), False
 
 
 def _enroll_over_network(token: JoinToken, request: EnrollRequest) -> Issued:

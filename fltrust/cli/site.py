@@ -58,25 +58,74 @@ def join(
             show_default=False,
         ),
     ] = None,
+    oidc_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Show a token of an OpenID Connect issuer instead.", show_default=False
+        ),
+    ] = None,
+    with_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PEM",
+            help="Show a certificate of another CA, with its chain, instead; --with-key proves it is yours.",
+            show_default=False,
+        ),
+    ] = None,
+    with_key: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="The key of --with-certificate.", show_default=False),
+    ] = None,
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Without a token: the enrollment port.", show_default=False),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Without a token: the mTLS port.", show_default=False),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Without a token: the domain's root.", show_default=False),
+    ] = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
     """Join a federation: make the keys, prove they are yours, get the certificate.
 
     A token on the command line can be seen by other users of the machine while the command runs; standard
-    input keeps it to yourself.
+    input keeps it to yourself. In place of a token, evidence that a rule of the coordinator's knows earns a
+    name: --oidc-token-file, or --with-certificate and --with-key, with --bootstrap, --address and --root.
     """
+    from fltrust.agent.evidence import certificate_prover, introduction, oidc_prover
     from fltrust.agent.join import join as enroll
     from fltrust.agent.state import passphrase_from_environment
     from fltrust.enrollment.token import decode_token
     from fltrust.keys.homes import open_key
 
-    text = _read_token() if token in (None, "-") else str(token)
+    prove = None
+    if oidc_token_file is not None:
+        prove = oidc_prover(oidc_token_file)
+    elif with_certificate is not None and with_key is not None:
+        prove = certificate_prover(with_certificate, with_key)
+    if (oidc_token_file is not None) + (with_certificate is not None) > 1 or (
+        (with_certificate is None) != (with_key is None)
+    ):
+        raise typer.BadParameter("expected --oidc-token-file, or --with-certificate together with --with-key")
+    if prove is None:
+        where = decode_token(_read_token() if token in (None, "-") else str(token))
+    elif token is not None or bootstrap is None or address is None or root is None:
+        raise typer.BadParameter(
+            "expected --bootstrap, --address and --root, and no token, with other evidence"
+        )
+    else:
+        where = introduction(bootstrap, address, root)
     joined = enroll(
-        decode_token(text),
+        where,
         state,
         passphrase=passphrase_from_environment(),
         key=None if key is None else open_key(key),
+        prove=prove,
     )
     _print_identity(joined.folder, as_json=as_json)
     if not as_json:
