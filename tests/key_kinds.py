@@ -97,6 +97,8 @@ class TpmKind(Kind):
         self.state.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+        # A TPM that loses power counts that as a wrong password; a new one bears three.
+        run("tpm2_dictionarylockout", "-T", self.tcti, "--setup-parameters", "--max-tries=10")
 
     def start(self) -> None:
         tpm, control = (f"type=tcp,port={port},bindaddr=127.0.0.1" for port in (self.port, self.port + 1))
@@ -225,6 +227,7 @@ def made(name: str, folder: Path) -> Iterator[Kind]:
             yield Pkcs11Kind(folder)
     elif name == "tpm":
         needs(module="tpm2_pytss", binary="swtpm")
+        needs(module="tpm2_pytss", binary="tpm2_dictionarylockout")
         kind = TpmKind(folder, free_ports())
         try:
             yield kind

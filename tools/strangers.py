@@ -44,8 +44,11 @@ OPENBAO = "openbao"
 NODE = "node"
 """@sigstore/verify 3 and 4, and the Node.js that both run on."""
 
-WITH_FLTRUST = frozenset({MLFLOW})
-PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY, PKILINT, CERTBOT, SCHEMATHESIS, OPENBAO)
+HARDWARE = "hardware"
+"""Libraries of TPMs and of AWS KMS, moto, and a base install of fltrust (Debian: libtss2-dev to build)."""
+
+WITH_FLTRUST = frozenset({HARDWARE, MLFLOW})
+PYTHONS = (*SIGSTORE, ORACLE, MLFLOW, SPIFFE, ENVOY, PKILINT, CERTBOT, SCHEMATHESIS, OPENBAO, HARDWARE)
 
 
 class CannotInstall(Exception):
@@ -65,6 +68,7 @@ def environment(name: str) -> Path:
         with _made_once(f"{name}-fltrust", [pins, ROOT / "pyproject.toml"]) as missing:
             if missing:
                 _run([*pip, "--constraint", str(pins), "--editable", str(ROOT)])
+            if missing and name == MLFLOW:
                 _run([str(python), "-c", "import mlflow.pyfunc, mlflow.server.fastapi_app"])  # compiles them
     return python
 

@@ -1,14 +1,16 @@
 """Keys of a TPM 2.0. Extra: ``tpm``, which needs Debian's libtss2-dev to build.
 
 One context for each TPM in this process, and one lock around every command. A key is loaded when it first
-signs and stays loaded; a TPM that was reset forgets it, and then it is loaded again, once. A password that
-was refused is not tried again: it counts towards the TPM's lockout.
+signs and stays until others need the room: a TPM without a resource manager holds three objects. One that was
+reset forgets them, and then the key is loaded again, once. A password that was refused is not tried again: it
+counts towards the TPM's lockout.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -25,6 +27,8 @@ from fltrust.keys.tpm_uri import TpmUri, default_tcti
 T = TypeVar("T")
 
 _MAX_KEY_FILE = 16 * 1024
+_MOST_LOADED = 2
+"""Of the three objects that every TPM holds, one is the parent while a key is loaded."""
 
 
 class Tpm:
@@ -70,12 +74,13 @@ class Tpm:
     def forget(self) -> None:
         """Drop the context and every handle in it. Hold the lock."""
         context, self._context = self._context, None
-        self._loaded.clear()
+        loaded, self._loaded = self._loaded, {}
         if context is not None:
-            try:
+            for handle in loaded.values():
+                with suppress(TSS2_Exception):
+                    context.flush_context(handle)
+            with suppress(TSS2_Exception):
                 context.close()
-            except TSS2_Exception:
-                return
 
     def key(self, uri: TpmUri) -> Any:
         """The handle of the URI's key, loaded and with its password. Hold the lock."""
@@ -85,12 +90,20 @@ class Tpm:
             password = uri.password()
             if name in self._refused and self._refused[name] == password:
                 raise _wrong_password(uri, "was refused before and is not tried again")
-            handle = self._loaded[name] = self._load(uri, password)
+            while len(self._loaded) >= _MOST_LOADED:
+                self._unload(next(iter(self._loaded)))
+            handle = self._load(uri, password)
+            if uri.file is not None:  # a persistent one takes no room
+                self._loaded[name] = handle
         return handle
+
+    def _unload(self, name: str) -> None:
+        self.context.flush_context(self._loaded.pop(name))
 
     def refuse(self, uri: TpmUri) -> Refused:
         """Remember that the key's password is not the one that we have."""
-        self._loaded.pop(str(uri), None)
+        if str(uri) in self._loaded:
+            self._unload(str(uri))
         self._refused[str(uri)] = uri.password()
         return _wrong_password(uri, "is not the key's")
 
