@@ -150,6 +150,9 @@ class Ledger:
     def now(self) -> datetime:
         return self._clock.now()
 
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
     def judge(self, certificate: VerifiedCertificate, *, is_on_record: bool = False) -> None:
         """`TrustState.judge` at the present epoch."""
         with self._present() as state:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fltrust.clock import Clock
@@ -54,6 +54,10 @@ def ca() -> ScratchCa:
     return ScratchCa.make(now=NOW)
 
 
+@example(acts=[("hold key", {1}), ("release", {1})])
+@example(acts=[("hold all", set()), ("release", {1})])
+@example(acts=[("hold all", set()), ("release", {1}), ("release all", set())])
+@example(acts=[("complete", set()), ("hold key", {1}), ("delta", set()), ("release key", {1})])
 @settings(max_examples=60, deadline=None)
 @given(acts=st.lists(ACTS, max_size=14))
 def test_lists_deltas_and_answers_agree_with_the_feed(

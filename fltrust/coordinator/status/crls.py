@@ -8,8 +8,6 @@ combined with it (RFC 5280, 5.2.4).
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -73,7 +71,6 @@ class CrlPress:
         ledger: Ledger,
         changes: StatusChanges,
         settings: StatusSettings,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.issuer = issuer
         """Its present certificate; `Issuer`s of the same key take each other's place."""
@@ -81,7 +78,6 @@ class CrlPress:
         self._ledger = ledger
         self._changes = changes
         self._settings = settings
-        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._base: _Base | None = None
         self._complete: _Kept | None = None
@@ -128,7 +124,7 @@ class CrlPress:
             return False
         if is_complete and self._is_scheduled_due():
             return False
-        return kept.changes == self._changes.last() or self._monotonic() - kept.made_at < pause
+        return kept.changes == self._changes.last() or self._ledger.monotonic() - kept.made_at < pause
 
     def _is_scheduled_due(self) -> bool:
         base, now = self._base, self._ledger.now()
@@ -144,7 +140,7 @@ class CrlPress:
            scheduled CRL made later than that (RFC 5280, 3.3), and one lifetime of a CRL after its end.
         3. The list is signed; that it was scheduled is durable before it is shown.
         """
-        began, changes = self._monotonic(), self._changes.last()
+        began, changes = self._ledger.monotonic(), self._changes.last()
         base = None if self._is_scheduled_due() else self._base
         # 1.
         with self._ledger.writing() as work:
@@ -167,8 +163,8 @@ class CrlPress:
             self._base = _Base(number, epoch, this_update, ends_from)
             self._is_delta_large = False
         self._delta = None
-        self._took = self._monotonic() - began
-        self._complete = _Kept(complete, changes, self._monotonic())
+        self._took = self._ledger.monotonic() - began
+        self._complete = _Kept(complete, changes, self._ledger.monotonic())
 
     def _make_delta(self) -> None:
         """Make a delta CRL of everything that changed after the base, ended holds among it."""
@@ -183,7 +179,7 @@ class CrlPress:
         ]
         delta = self._sign(number, entries, self._this_update(), base=base.number)
         self._is_delta_large = len(entries) > MAX_DELTA
-        self._delta = _Kept(delta, changes, self._monotonic())
+        self._delta = _Kept(delta, changes, self._ledger.monotonic())
 
     def _sign(
         self, number: int, entries: list[bytes], this_update: datetime, *, base: int | None
