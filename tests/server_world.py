@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,6 +24,7 @@ from fltrust.coordinator.serve import BackgroundServer
 from fltrust.coordinator.server import CoordinatorServer
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.enrollment.challenge import node_key_challenge
+from fltrust.enrollment.ports import EvidenceChecker
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
 from fltrust.identity import Name, Role, SpiffeId, TrustDomain
 from fltrust.keys import FileSigner, generate, spki_der
@@ -104,12 +105,14 @@ class ServedWorld:
         settings: ServerSettings | None = None,
         lifetimes: dict[Role, timedelta] | None = None,
         ca: Authorities | None = None,
+        checkers: Sequence[EvidenceChecker] = (),
     ) -> None:
         self.url = url
         self.clock = SystemClock()
         self.ca = ca or Authorities.make()
         self.settings = settings or ServerSettings(rate=10_000, burst=10_000, bootstrap_burst=10_000)
         self.lifetimes = lifetimes or {}
+        self.checkers = checkers
         self.in_force = CurrentCa(self.ca.issuer, self.ca.bundle)
         self.notary = scratch_notary(self.in_force, clock=self.clock)
         self._clients: list[CoordinatorClient] = []
@@ -134,6 +137,7 @@ class ServedWorld:
             chain=identity.chain_der,
             notary=self.notary,
             clock=self.clock,
+            checkers=self.checkers,
             settings=AuthoritySettings(
                 domain=DOMAIN, bootstrap="localhost:1", address="localhost:2", lifetimes=self.lifetimes
             ),

@@ -140,9 +140,14 @@ def from_base64url(text: str) -> bytes:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         _malformed()
-    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text:
+    if to_base64url(data) != text:
         _malformed()
     return data
+
+
+def to_base64url(data: bytes) -> str:
+    """Base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def _malformed() -> NoReturn:
