@@ -67,5 +67,6 @@ def credential(
             }
         )
         return
-    typer.echo(f"--eab-kid {made.credential_id} --eab-hmac-key {key}")
+    # With '=': a key may begin with '-', which would look like another option.
+    typer.echo(f"--eab-kid={made.credential_id} --eab-hmac-key={key}")
     say(f"For server {name}: {', '.join(dns)}; opens one account, within {ttl}. These are certbot's options.")

@@ -73,7 +73,7 @@ class Certbot:
 
 def account(credential: MacCredential) -> tuple[str, ...]:
     key = base64.urlsafe_b64encode(credential.key).decode().rstrip("=")
-    return ("--eab-kid", credential.credential_id, "--eab-hmac-key", key)
+    return (f"--eab-kid={credential.credential_id}", f"--eab-hmac-key={key}")
 
 
 def credential(world: ServedWorld, name: str) -> MacCredential:
