@@ -44,6 +44,18 @@ def test_the_state_of_a_site_is_private(lab: Lab) -> None:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+def test_a_credential_for_an_acme_client_is_shown_once(lab: Lab) -> None:
+    made = lab.fltrust("acme", "credential", "web", "--dns", "web.example", "--dns", "www.example").stdout
+    kid, key = (word.partition("=")[2] for word in made.split())
+    assert (len(kid), len(key)) == (16, 43)
+    (row,) = [t for t in lab.fltrust_json("token", "list") if t["id"] == kid]
+    assert (row["role"], row["name"], row["status"]) == ("server", "web", "pending")
+    assert key not in lab.fltrust("token", "list", "--json").stdout
+    refused = lab.fltrust("acme", "credential", "web", "--dns", "*.example", check=False)
+    assert refused.returncode != 0
+    assert "dns-names" in refused.stderr
+
+
 def test_a_cancelled_token_is_useless(lab: Lab) -> None:
     token = lab.fltrust("token", "create", "site-cancelled").stdout
     (row,) = [t for t in lab.fltrust_json("token", "list") if t["name"] == "site-cancelled"]
