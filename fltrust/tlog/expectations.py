@@ -10,7 +10,7 @@
     keys-file = "keys.txt"           # the same, one on each line
     certificates = ["sha256:9f86…"]  # fingerprints
 
-A certificate without a SPIFFE ID, such as the timestamp authority's, goes by its subject
+A certificate without a SPIFFE ID, such as a timestamp authority's or OCSP responder's, goes by its subject
 (``"CN=fltrust timestamp authority *,O=hospitals.example"``). A CA certificate is never expected. What is
 left out is not asked for. A certificate is expected if one of the tables for its name allows it.
 """
