@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import text
 
+from fltrust import storage
+from fltrust.clock import to_rfc3339
 from fltrust.enrollment.ports import CertificateRecord
 from fltrust.identity import CaKeyId, Epoch, KeyId, Role, Serial, SpiffeId
+from fltrust.keys import generate
+from fltrust.pki import Draft
 from fltrust.pki.crl import CrlReason
+from fltrust.pki.pointers import key_identifier_of
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 from fltrust.revocation.status import CertificateStatus, IssuedSerial, StatusState, take_in
 from fltrust.storage import CommitStep, Store, open_store
+from fltrust.storage.engine import make_engine, parse_url
+from fltrust.testing.identities import ScratchCa
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 CA, OTHER_CA = CaKeyId("a" * 40), CaKeyId("b" * 40)
@@ -58,6 +70,37 @@ def event(kind: EventKind, epoch: int, *numbers: int, issuer: CaKeyId | None = N
         reason=RevocationReason.KEY_COMPROMISE if kind is EventKind.REVOKED else None,
         issuer=issuer,
     )
+
+
+def test_certificates_from_before_are_told_their_issuer(new_database: Callable[[], str]) -> None:
+    url, ca = new_database(), ScratchCa.make("hospitals.example", now=NOW)
+    signer = generate()
+    leaf = ca.issuer.redeem(Draft.of(SITE, signer.public_key, now=NOW))
+    engine = make_engine(parse_url(url))
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(storage.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(
+            text(
+                "INSERT INTO certificates (serial, spiffe_id, key_id, not_before, not_after, der) "
+                "VALUES (:serial, :who, :key, :start, :end, :der)"
+            ),
+            {
+                "serial": Serial(leaf.serial_number).hex,
+                "who": str(SITE),
+                "key": signer.key_id,
+                "start": to_rfc3339(leaf.not_valid_before_utc),
+                "end": to_rfc3339(leaf.not_valid_after_utc),
+                "der": leaf.public_bytes(Encoding.DER),
+            },
+        )
+    engine.dispose()
+    with open_store(url) as store, store.reading() as tx:
+        found = tx.certificates.by_serial(Serial(leaf.serial_number))
+        assert found is not None
+        assert found.issuer == key_identifier_of(ca.issuer.certificate)
 
 
 def fail_before(reached: CommitStep) -> None:
