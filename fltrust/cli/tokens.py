@@ -34,6 +34,12 @@ def create(
     replace: Annotated[
         bool, typer.Option("--replace", help="Allow a name that is enrolled or revoked to be enrolled anew.")
     ] = False,
+    dns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For a server: a DNS name of its certificates; may be repeated.", show_default=False
+        ),
+    ] = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +48,9 @@ def create(
     from fltrust.enrollment.token import encode_token
 
     with operator_session(state) as (client, _):
-        token = client.create_token(role, Name(name), ttl=parse_duration(ttl), replace=replace)
+        token = client.create_token(
+            role, Name(name), ttl=parse_duration(ttl), replace=replace, dns_names=tuple(dns or ())
+        )
     if as_json:
         print_json({"token": encode_token(token), "role": role.value, "name": name, "root": str(token.root)})
         return
@@ -80,4 +88,5 @@ def _row(token: TokenRecord) -> Row:
         "expires": token.expires_at,
         "created_by": None if token.created_by is None else str(token.created_by),
         "replace": token.replace,
+        "dns_names": list(token.dns_names),
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fltrust.coordinator import inventory
 from fltrust.enrollment.bulk import BulkAnswer, BulkItem
 from fltrust.enrollment.inventory import InventoryEntry, InventoryFilter
+from fltrust.enrollment.operation_kinds import BULK_REVOKE, RELEASE_HOLD
 from fltrust.enrollment.operation_ports import OperationRecord, SignedDecision
 from fltrust.enrollment.requests import Assignment, RequestView
 from fltrust.enrollment.types import JoinToken
@@ -19,6 +20,12 @@ from fltrust.pki.types import VerifiedCertificate
 
 if TYPE_CHECKING:
     from fltrust.coordinator.authority import Authority
+
+
+_COMMANDS = {
+    RELEASE_HOLD: "operations release-hold NAME --reason …",
+    BULK_REVOKE: "bulk revoke FILE --reason …",
+}
 
 
 class RegistrarSession(ABC):
@@ -97,5 +104,5 @@ class RegistrarSession(ABC):
             raise PermissionDenied(
                 f"expected other operators to approve this, as an operation of the kind {kind!r}",
                 reason="quorum-required",
-                hint=f"propose it: fltrust operations propose {kind}",
+                hint=f"propose it: fltrust {_COMMANDS[kind]}",
             )
