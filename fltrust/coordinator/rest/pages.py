@@ -20,9 +20,10 @@ from starlette.types import Receive, Scope, Send
 
 from fltrust.coordinator.limits import RateLimiter
 from fltrust.coordinator.permissions import check_permission
+from fltrust.coordinator.rest.acts import Asked
 from fltrust.coordinator.rest.forms import MAX_BODY
 from fltrust.coordinator.rest.openapi import BASE, document
-from fltrust.coordinator.rest.table import ENDPOINTS, Asked, Endpoint
+from fltrust.coordinator.rest.table import ENDPOINTS, Endpoint
 from fltrust.coordinator.services import PROBLEM, Handler, ServicesContext, json_response
 from fltrust.errors import Malformed, NotFound
 
