@@ -15,6 +15,7 @@ from fltrust.agent.recorder import AggregateRecorder
 from fltrust.clock import Clock
 from fltrust.errors import Malformed, Oversized, Revoked
 from fltrust.identity import Epoch, RunId, SpiffeId
+from fltrust.pki.types import TrustBundle
 from fltrust.revocation.events import FeedItem
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey
@@ -48,6 +49,7 @@ class AggregatorCore:
         log: FeedLog,
         coordinator: AggregatorUpstream,
         clock: Clock,
+        foreign: Callable[[], tuple[TrustBundle, ...]] = tuple,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._credentials = credentials
@@ -56,13 +58,14 @@ class AggregatorCore:
         self._coordinator = coordinator
         self._clock = clock
         self._new_id = new_id
+        self._foreign = foreign
         self._recorder = AggregateRecorder(coordinator, clock=clock)
         self._halted: Revoked | None = None
         self._refusals = RefusalCounter()
 
     def identity(self) -> AgentIdentity:
         current = self._credentials.current
-        return AgentIdentity(current.spiffe_id, current.bundle, None)
+        return AgentIdentity(current.spiffe_id, current.bundle, None, self._foreign())
 
     def halt(self, because: Revoked) -> None:
         """Refuse everything from now on: this identity was told that it is revoked."""

@@ -14,6 +14,7 @@ from fltrust.updates.receipt import MAX_COHORT
 from fltrust.updates.signing import MAX_SIGNED_BYTES
 from fltrust.updates.statement import Phase
 from fltrust.wire.enrollment import bundle_from_pb, bundle_to_pb
+from fltrust.wire.federation import MAX_DOMAINS
 from fltrust.wire.pb import agent_pb2 as pb
 from fltrust.wire.values import at_most, bounded, present, text_of, text_within, word
 
@@ -23,15 +24,18 @@ def identity_to_pb(identity: AgentIdentity) -> pb.IdentityResponse:
         spiffe_id=str(identity.spiffe_id),
         bundle=bundle_to_pb(identity.bundle),
         node_key=text_of(identity.node_key),
+        foreign=map(bundle_to_pb, identity.foreign),
     )
 
 
 def identity_from_pb(message: pb.IdentityResponse) -> AgentIdentity:
     present(message, "bundle")
+    at_most(message.foreign, MAX_DOMAINS, what="foreign domains")
     return AgentIdentity(
         spiffe_id=SpiffeId.parse(message.spiffe_id),
         bundle=bundle_from_pb(message.bundle),
         node_key=KeyId(message.node_key) if message.node_key else None,
+        foreign=tuple(map(bundle_from_pb, message.foreign)),
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,6 +24,7 @@ from fltrust.pki import (
     chain_to_pem,
     verify_certificate,
 )
+from fltrust.pki.federated import TrustSet, all_roots
 
 _log = logging.getLogger("fltrust.agent")
 
@@ -128,6 +129,7 @@ class CredentialStore:
         self._lock = threading.Lock()
         self._rotating = threading.Lock()
         self._listeners: list[Callable[[Credentials], None]] = []
+        self._foreign: tuple[TrustBundle, ...] = ()
         self._contexts: tuple[Credentials, ssl.SSLContext, ssl.SSLContext, ssl.SSLContext] | None = None
 
     @classmethod
@@ -204,6 +206,18 @@ class CredentialStore:
 
         return unsubscribe
 
+    @property
+    def trust(self) -> TrustSet:
+        """The bundle in use, and those of foreign domains whose participants may connect."""
+        with self._lock:
+            return TrustSet.of(self._current.bundle, self._foreign)
+
+    def use_foreign(self, bundles: Sequence[TrustBundle]) -> None:
+        """Let clients under these roots through the handshake too. Who they are is decided after it."""
+        with self._lock:
+            self._foreign = tuple(bundles)
+            self._contexts = None
+
     def ssl_client_context(self, *, check_name: bool = True) -> ssl.SSLContext:
         """A TLS 1.3 context that shows the current certificate and trusts the bundle alone.
 
@@ -239,7 +253,7 @@ class CredentialStore:
                 self._contexts = (
                     self._current,
                     _context(ssl.PROTOCOL_TLS_CLIENT, self._current),
-                    _context(ssl.PROTOCOL_TLS_SERVER, self._current),
+                    _context(ssl.PROTOCOL_TLS_SERVER, self._current, foreign=self._foreign),
                     _context(ssl.PROTOCOL_TLS_CLIENT, self._current, check_name=False),
                 )
             return self._contexts[1:]
@@ -253,14 +267,28 @@ class CredentialStore:
             self._saved = True
 
 
-def _context(protocol: int, credentials: Credentials, *, check_name: bool = True) -> ssl.SSLContext:
+def client_context(
+    credentials: Credentials, bundle: TrustBundle, *, check_name: bool = True
+) -> ssl.SSLContext:
+    """A TLS 1.3 context that shows `credentials` and trusts `bundle` alone, which need not be their own."""
+    return _context(ssl.PROTOCOL_TLS_CLIENT, replace(credentials, bundle=bundle), check_name=check_name)
+
+
+def _context(
+    protocol: int,
+    credentials: Credentials,
+    *,
+    check_name: bool = True,
+    foreign: tuple[TrustBundle, ...] = (),
+) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if not check_name:
         context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.load_verify_locations(cadata=credentials.bundle_pem.decode("ascii"))
+    roots = all_roots(TrustSet.of(credentials.bundle, foreign))
+    context.load_verify_locations(cadata=roots.decode("ascii"))
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0
     shown = credentials.transport or credentials

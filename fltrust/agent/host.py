@@ -22,7 +22,9 @@ from fltrust.agent.aggregator import AggregatorCore
 from fltrust.agent.ca_changes import CaChanges
 from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.agent.feedlog import FeedLog
+from fltrust.agent.foreign import ForeignBundles
 from fltrust.agent.handlers import aggregator_handlers, participant_handlers
+from fltrust.agent.hosting import HostedCredentials, HostRoots, find_host
 from fltrust.agent.journal import Journal
 from fltrust.agent.participant import ParticipantCore
 from fltrust.agent.ports import AggregatorUpstream
@@ -31,6 +33,7 @@ from fltrust.agent.renewal import Renewer
 from fltrust.agent.revive import load_or_revive
 from fltrust.agent.server import AgentServer
 from fltrust.agent.state import AgentState, socket_path_of
+from fltrust.agent.upstream import RelayCredentials
 from fltrust.agent.watched import WatchedFeed
 from fltrust.client import CoordinatorClient, TrustFollower
 from fltrust.clock import Clock, SystemClock
@@ -45,11 +48,13 @@ from fltrust.errors import (
     StaleView,
 )
 from fltrust.eventlog import EventLog
-from fltrust.identity import Role, SpiffeId
+from fltrust.identity import Role, SpiffeId, TrustDomain
+from fltrust.pki.types import TrustBundle
 from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.ports import TrustFeed
 from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import ReachPolicy, TrustView
+from fltrust.wire.federation import ShownDomain
 
 if TYPE_CHECKING:
     from fltrust.agent.workloads import WorkloadKeeper
@@ -65,6 +70,8 @@ class Coordinator(AggregatorUpstream, TrustFeed, Protocol):
     def renew(self, csr_der: bytes) -> Issued: ...
 
     def certify_workload(self, csr_der: bytes) -> Issued: ...
+
+    def list_foreign(self) -> tuple[ShownDomain, ...]: ...
 
     def close(self) -> None: ...
 
@@ -87,6 +94,7 @@ class AgentHost:
         socket_path: Path | None = None,
         allowed_uids: Collection[int] | None = None,
         workload_socket: Path | None = None,
+        host_domain: TrustDomain | None = None,
         on_revoked: Callable[[Revoked], None] | None = None,
         rng: random.Random | None = None,
         events: EventLog | None = None,
@@ -94,14 +102,23 @@ class AgentHost:
     ) -> None:
         """Read the state; nothing runs yet. `policy` says how old the trust view may be;
         `allowed_uids` may use the socket (by default this process's own uid alone). At `workload_socket`
-        the SPIFFE Workload API and SDS are served; None serves them to nobody. Raises
+        the SPIFFE Workload API and SDS are served; None serves them to nobody. `host_domain` is the foreign
+        domain in whose rounds a participant takes part, in place of its own's. Raises
         `NotFound`, `CertificateRefused` for an expired certificate, or what `AgentState.open` does."""
         self._clock = clock or SystemClock()
         self._state = AgentState.open(state_dir, passphrase=passphrase)
         self._store = load_or_revive(self._state, clock=self._clock)
         if self.spiffe_id.role not in (Role.PARTICIPANT, Role.AGGREGATOR):
             raise PermissionDenied(f"expected a participant or an aggregator to run, got {self.spiffe_id}")
+        if host_domain is not None and self.spiffe_id.role is not Role.PARTICIPANT:
+            raise PermissionDenied(
+                f"expected a participant to take part in another domain, got {self.spiffe_id}"
+            )
         self._view = TrustView(self._clock, policy)
+        self._home_view = self._view if host_domain is None else TrustView(self._clock, policy)
+        self._host_domain = host_domain
+        self._hosted: HostedCredentials | None = None
+        self._foreign: ForeignBundles | None = None
         self._allowed = frozenset(allowed_uids if allowed_uids is not None else {os.geteuid()})
         shared = bool(self._allowed - {os.geteuid()})
         self._socket_path = socket_path or socket_path_of(state_dir, shared=shared)
@@ -124,8 +141,11 @@ class AgentHost:
             stack.callback(self._state.lock().release)
             coordinator = self._connect(self._state, self._store)
             stack.callback(coordinator.close)
+            if self._host_domain is not None:
+                self._be_hosted(self._host_domain, coordinator, stack)
+            self._follow_foreign(coordinator, stack)
             server = self._serve(coordinator, stack)
-            self._view.subscribe(self._heed)
+            self._home_view.subscribe(self._heed)
             stack.callback(self._store.on_rotate(self._say_renewed))
             self._renewer = Renewer(
                 self._store,
@@ -140,7 +160,7 @@ class AgentHost:
             if self._store.current.hardware_signer is not None:
                 self._renewer.renew()  # the key for TLS lives in memory, and so is got at each start
             changes = CaChanges(self._store, self._renewer.hasten)
-            self._view.subscribe(changes.heed)
+            self._home_view.subscribe(changes.heed)
             self._follower = TrustFollower(
                 WatchedFeed(
                     coordinator,
@@ -148,7 +168,7 @@ class AgentHost:
                     on_revoked=self._take_revocation,
                     on_ca_revoked=changes.heed_refusal,
                 ),
-                self._view,
+                self._home_view,
                 rng=self._rng,
             )
             stack.callback(self._follower.stop)
@@ -190,6 +210,16 @@ class AgentHost:
     def credentials(self) -> CredentialStore:
         """The current certificate and key, and TLS contexts that follow each rotation."""
         return self._store
+
+    @property
+    def relay_credentials(self) -> RelayCredentials:
+        """What is shown to the superlink and trusted there: the host's roots, where there is a host."""
+        return self._store if self._hosted is None else self._hosted
+
+    @property
+    def acting_domain(self) -> TrustDomain:
+        """The domain in whose rounds this agent acts. After `start`."""
+        return self._host_domain or self.spiffe_id.domain
 
     @property
     def view(self) -> TrustView:
@@ -253,7 +283,12 @@ class AgentHost:
         else:
             log = FeedLog(self._view, clock=self._clock)
             aggregator = AggregatorCore(
-                self._store, view=self._view, log=log, coordinator=coordinator, clock=self._clock
+                self._store,
+                view=self._view,
+                log=log,
+                coordinator=coordinator,
+                clock=self._clock,
+                foreign=lambda: () if self._foreign is None else self._foreign.current,
             )
             handlers = aggregator_handlers(aggregator)
             self._core = aggregator
@@ -261,11 +296,46 @@ class AgentHost:
         stack.callback(server.stop)
         return server
 
+    def _follow_foreign(self, coordinator: Coordinator, stack: ExitStack) -> None:
+        """An aggregator verifies participants of foreign domains; a workload may be told their roots."""
+        if self.spiffe_id.role is not Role.AGGREGATOR and self._workload_socket is None:
+            return
+
+        def take(bundles: tuple[TrustBundle, ...]) -> None:
+            if self.spiffe_id.role is Role.AGGREGATOR:
+                self._store.use_foreign(bundles)
+            if self._workload is not None:
+                self._workload.use_foreign(bundles)
+
+        foreign = ForeignBundles(
+            coordinator, home=self.spiffe_id.domain, view=self._home_view, on_change=take
+        )
+        self._foreign = foreign
+        foreign.start()
+        stack.callback(foreign.stop)
+
+    def _be_hosted(self, domain: TrustDomain, coordinator: Coordinator, stack: ExitStack) -> None:
+        """Follow the host's feed in place of our own for everything but ourselves and our certificate."""
+        record = find_host(domain, folder=self._state.folder, desk=coordinator)
+        hosted = HostedCredentials(self._store, record, folder=self._state.folder)
+        client = CoordinatorClient(record.address, lambda: hosted.current, domain)
+        stack.callback(client.close)
+        self._view.subscribe(HostRoots(hosted, client).heed)
+        feed = WatchedFeed(client, self._store, on_revoked=self._take_revocation)
+        follower = TrustFollower(feed, self._view, rng=self._rng)
+        stack.callback(follower.stop)
+        follower.start()
+        self._hosted = hosted
+
     def _serve_workload(self, path: Path, coordinator: Coordinator, stack: ExitStack) -> None:
         from fltrust.agent.workloads import WorkloadKeeper, WorkloadServer  # few agents need them
 
-        keeper = WorkloadKeeper(self._store, coordinator, view=self._view, clock=self._clock, rng=self._rng)
+        keeper = WorkloadKeeper(
+            self._store, coordinator, view=self._home_view, clock=self._clock, rng=self._rng
+        )
         self._workload = keeper
+        if self._foreign is not None:
+            keeper.use_foreign(self._foreign.current)
         server = WorkloadServer(path, keeper)
         server.start()
         stack.callback(server.stop)
@@ -296,6 +366,7 @@ class AgentHost:
                     _log.warning("could not note that run %s is closed: %s", event.run_id, error)
 
         self._view.subscribe(note_closed)
+        hosted = self._hosted
         return ParticipantCore(
             self._store,
             node_key=node_key,
@@ -303,6 +374,8 @@ class AgentHost:
             journal=journal,
             clock=self._clock,
             events=self._events,
+            host=None if hosted is None else lambda: hosted.bundle,
+            home=None if hosted is None else self._home_view,
         )
 
     def _heed(self, event: TrustEvent) -> None:

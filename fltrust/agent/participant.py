@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from fltrust.clock import Clock
 from fltrust.errors import FltrustError, Refusal, Revoked, StatementRefused
 from fltrust.eventlog import EventLog
 from fltrust.identity import Digest, KeyId, RunId, SpiffeId
+from fltrust.pki.types import TrustBundle
 from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import TrustView
 from fltrust.updates.signing import SignedStatement, sign_statement
@@ -29,7 +30,8 @@ class ParticipantCore:
 
     1. This identity is not known to be revoked, the trust view is as fresh as the policy asks, and
        it shows this participant's own certificate in good standing.
-    2. The instruction is signed by an aggregator of the domain in good standing, unaltered.
+    2. The instruction is signed by an aggregator of the domain (the host's, where there is one) in good
+       standing, unaltered.
     3. It is for this participant, node key, run, node and message type.
     4. It is in force: issued, and not expired.
     5. Content and model are those that it names.
@@ -55,7 +57,11 @@ class ParticipantCore:
         clock: Clock,
         patience: float = 2.0,
         events: EventLog | None = None,
+        host: Callable[[], TrustBundle] | None = None,
+        home: TrustView | None = None,
     ) -> None:
+        """In another domain's rounds `host` gives that domain's roots and `view` is its feed; `home` is then
+        our own domain's, which is asked about ourselves."""
         self._credentials = credentials
         self._node_key = node_key
         self._view = view
@@ -63,6 +69,8 @@ class ParticipantCore:
         self._clock = clock
         self._patience = patience
         self._events = events
+        self._host = host
+        self._home = home
         self._halted: Revoked | None = None
         self._refusals = RefusalCounter()
 
@@ -112,7 +120,9 @@ class ParticipantCore:
         if not self._view.require_fresh():
             _log.warning("going on with a trust view that is %s old, as the policy allows", self._view.age())
         self._view.judge(current.certificate)
-        verified = Verifier(current.bundle).verify_instruction(  # 2 to 5
+        self._judge_at_home(current)
+        bundle = current.bundle if self._host is None else self._host()
+        verified = Verifier(bundle).verify_instruction(  # 2 to 5
             SignedStatement.from_bytes(received.signed),
             at=self._clock.now(),
             judge=self._view.judge,
@@ -129,6 +139,11 @@ class ParticipantCore:
         self._require_open(received.run_id, by=verified.statement.aggregator)  # 6
         self._journal.check(_question(verified))  # 7
         return current, verified
+
+    def _judge_at_home(self, current: Credentials) -> None:
+        """A no of our own domain counts at once. That it cannot be heard is the host's to judge."""
+        if self._home is not None and self._home.heard is not None:
+            self._home.judge(current.certificate)
 
     def _require_open(self, run_id: RunId, *, by: SpiffeId) -> None:
         owner: SpiffeId | None = None

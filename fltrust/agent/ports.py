@@ -28,6 +28,8 @@ class AgentIdentity:
     spiffe_id: SpiffeId
     bundle: TrustBundle
     node_key: KeyId | None
+    foreign: tuple[TrustBundle, ...] = ()
+    """Roots of domains that ours federates with, whose participants may answer: an aggregator's alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,18 @@ def join(
             metavar="FILE", help="Show a token of an OpenID Connect issuer instead.", show_default=False
         ),
     ] = None,
+    tpm: Annotated[
+        bool,
+        typer.Option("--tpm", help="Show that --key tpm:file=… was made in this machine's TPM, instead."),
+    ] = False,
+    tpm_issuer: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PEM",
+            help="With --tpm: CAs between the endorsement certificate and its maker's root.",
+            show_default=False,
+        ),
+    ] = None,
     with_certificate: Annotated[
         Path | None,
         typer.Option(
@@ -97,22 +109,25 @@ def join(
     input keeps it to yourself. In place of a token, evidence that a rule of the coordinator's knows earns a
     name: --oidc-token-file, or --with-certificate and --with-key, with --bootstrap, --address and --root.
     """
-    from fltrust.agent.evidence import certificate_prover, introduction, oidc_prover
+    from fltrust.agent.evidence import certificate_prover, introduction, oidc_prover, tpm_prover
     from fltrust.agent.join import join as enroll
     from fltrust.agent.state import passphrase_from_environment
     from fltrust.enrollment.token import decode_token
     from fltrust.keys.homes import open_key
+    from fltrust.keys.tpm_uri import TpmUri
 
     prove = None
     if oidc_token_file is not None:
         prove = oidc_prover(oidc_token_file)
     elif with_certificate is not None and with_key is not None:
         prove = certificate_prover(with_certificate, with_key)
-    if (oidc_token_file is not None) + (with_certificate is not None) > 1 or (
+    if tpm and (key is None or not key.startswith("tpm:")):
+        raise typer.BadParameter("expected --key tpm:file=… with --tpm: a key of this machine's TPM")
+    if (oidc_token_file is not None) + (with_certificate is not None) + tpm > 1 or (
         (with_certificate is None) != (with_key is None)
     ):
         raise typer.BadParameter("expected --oidc-token-file, or --with-certificate together with --with-key")
-    if prove is None:
+    if prove is None and not tpm:
         where = decode_token(_read_token() if token in (None, "-") else str(token))
     elif token is not None or bootstrap is None or address is None or root is None:
         raise typer.BadParameter(
@@ -120,6 +135,8 @@ def join(
         )
     else:
         where = introduction(bootstrap, address, root)
+        if tpm:
+            prove = tpm_prover(where, TpmUri.parse(str(key)), tpm_issuer or ())
     joined = enroll(
         where,
         state,
@@ -159,6 +176,14 @@ def supernode(
         list[int] | None,
         typer.Option(help="A uid that may use the agent's socket beside your own, e.g. the ClientApp's."),
     ] = None,
+    host_domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DOMAIN",
+            help="Take part in the rounds of this foreign trust domain, which your own federates with.",
+            show_default=False,
+        ),
+    ] = None,
     workload_api: WorkloadApi = None,
     unreachable: Unreachable = ReachMode.HARD_FAIL,
     stale_after: StaleAfter = "30s",
@@ -171,7 +196,7 @@ def supernode(
     from fltrust.agent.host import AgentHost
     from fltrust.agent.state import find_state, passphrase_from_environment
     from fltrust.flower.supernode import run_supernode
-    from fltrust.identity import Name, SpiffeId
+    from fltrust.identity import Name, SpiffeId, TrustDomain
 
     host = AgentHost(
         state or find_state(Role.PARTICIPANT),
@@ -179,10 +204,9 @@ def supernode(
         policy=_reach(unreachable, stale_after),
         allowed_uids=None if not allow_uid else _with_own_uid(allow_uid),
         workload_socket=workload_api,
+        host_domain=None if host_domain is None else TrustDomain(host_domain),
     )
-    expected = (
-        None if aggregator is None else SpiffeId(host.spiffe_id.domain, Role.AGGREGATOR, Name(aggregator))
-    )
+    expected = None if aggregator is None else SpiffeId(host.acting_domain, Role.AGGREGATOR, Name(aggregator))
     code = run_supernode(context.args, host=host, aggregator=expected, mode="direct" if direct else "sidecar")
     raise typer.Exit(code)
 

@@ -16,15 +16,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fltrust.keys.tls import presented_chain
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, FltrustError
 from fltrust.eventlog import EventLog
 from fltrust.flower.connections import ConnectionRegistry, Peer
 from fltrust.flower.counters import Counters
 from fltrust.identity import Role
-from fltrust.pki.types import TrustBundle
-from fltrust.pki.verify import verify_certificate
+from fltrust.keys.tls import presented_chain
+from fltrust.pki.federated import TrustSet, verify_among
 
 PEER = "fltrust.peer"
 """Where in the ASGI scope's state the connection's `Peer` lies."""
@@ -48,13 +47,6 @@ MAX_HEADERS = 64
 """Bytes and headers in a request's head."""
 
 
-class FleetPair(Protocol):
-    """The part of the agent's current credentials that is looked at here."""
-
-    @property
-    def bundle(self) -> TrustBundle: ...
-
-
 class FleetCredentials(Protocol):
     """What the listener needs of the agent's credentials."""
 
@@ -63,8 +55,8 @@ class FleetCredentials(Protocol):
         ...
 
     @property
-    def current(self) -> FleetPair:
-        """What is in use now."""
+    def trust(self) -> TrustSet:
+        """Our roots, and those of foreign domains, as they are now."""
         ...
 
 
@@ -82,7 +74,8 @@ class FleetTransport:
         """Say whose connection this is. A refusal travels with it, so that each request is told why.
 
         1. TLS 1.3.
-        2. The chain shown leads to our roots now, and is a participant's (`verify_certificate`).
+        2. The chain shown leads now to the roots of the domain that it claims, ours or one that ours
+           federates with, and is a participant's (`verify_among`).
         3. There is room for one more connection.
         """
         try:
@@ -90,9 +83,9 @@ class FleetTransport:
                 raise CertificateRefused(
                     f"expected TLS 1.3, got {ssl_object.version()}", reason="tls-version"
                 )
-            certificate = verify_certificate(  # 2
+            certificate = verify_among(  # 2
                 presented_chain(ssl_object),
-                bundle=self.credentials.current.bundle,
+                trust=self.credentials.trust,
                 at=self.clock.now(),
                 expect_role=Role.PARTICIPANT,
                 purpose="client",

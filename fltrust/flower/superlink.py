@@ -49,6 +49,8 @@ from fltrust.revocation.view import TrustView
 DEFAULT_FLEET_HOST = "0.0.0.0"  # noqa: S104  the participants are elsewhere, and show certificates
 DEFAULT_FLEET_PORT = 9443
 
+_BARRING = frozenset({EventKind.REVOKED, EventKind.HELD, EventKind.DOMAIN_HELD, EventKind.ISSUER_REVOKED})
+
 _log = logging.getLogger("fltrust.superlink")
 
 
@@ -265,7 +267,7 @@ class Superlink:
 
     def _on_event(self, event: TrustEvent) -> None:
         loop = self._loop
-        if loop is not None and event.kind in (EventKind.REVOKED, EventKind.HELD):
+        if loop is not None and event.kind in _BARRING:
             self.connections.sweep_soon(loop)  # first: it is the faster of the two
         self._registrar.on_event(event)
         who = self._host.spiffe_id

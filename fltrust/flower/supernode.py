@@ -18,11 +18,12 @@ from typing import Literal, Protocol
 
 from fltrust.agent.credentials import CredentialStore
 from fltrust.agent.relay import Relay
+from fltrust.agent.upstream import RelayCredentials
 from fltrust.errors import Malformed, NotFound, Revoked, Unavailable
 from fltrust.flower.child import Child
 from fltrust.flower.direct_channel import DirectChannel
 from fltrust.flower.supernode_args import SupernodeArgs, scripts_folder, supernode_environment
-from fltrust.identity import SpiffeId
+from fltrust.identity import SpiffeId, TrustDomain
 from fltrust.revocation.events import TrustEvent
 from fltrust.revocation.view import TrustView
 
@@ -56,7 +57,17 @@ class SupernodeHost(Protocol):
         ...
 
     @property
+    def acting_domain(self) -> TrustDomain:
+        """In whose rounds it takes part: its own domain's, or a host's."""
+        ...
+
+    @property
     def credentials(self) -> CredentialStore: ...
+
+    @property
+    def relay_credentials(self) -> RelayCredentials:
+        """What the relay shows and trusts: the host's roots, where there is a host."""
+        ...
 
     @property
     def view(self) -> TrustView: ...
@@ -93,8 +104,13 @@ def run_supernode(
     if args.superlink is None:
         with Child((_flower_supernode(), *args.rest), environment=base) as child:
             return child.wait()
-    if aggregator is not None and aggregator.domain != host.spiffe_id.domain:
-        raise Malformed(f"expected an aggregator of {host.spiffe_id.domain}, got {aggregator}")
+    if aggregator is not None and aggregator.domain != host.acting_domain:
+        raise Malformed(f"expected an aggregator of {host.acting_domain}, got {aggregator}")
+    if mode == "direct" and host.acting_domain != host.spiffe_id.domain:
+        raise Malformed(
+            f"expected the relay for a superlink of {host.acting_domain}, got --direct",
+            hint="leave --direct out: Flower's own client trusts one domain, its own",
+        )
     host.start()
     try:
         _await_ready(host)
@@ -103,7 +119,7 @@ def run_supernode(
             return _run_direct(args, host, aggregator, inherited)
         relay = Relay(
             args.superlink,
-            credentials=host.credentials,
+            credentials=host.relay_credentials,
             view=host.view,
             run_folder=host.node_key_path.parent / "run",
             aggregator=aggregator,

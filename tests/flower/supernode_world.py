@@ -23,7 +23,7 @@ from fltrust.agent.credentials import CredentialStore
 from fltrust.errors import Revoked
 from fltrust.flower import _private
 from fltrust.flower.supernode import Mode, run_supernode
-from fltrust.identity import SpiffeId
+from fltrust.identity import SpiffeId, TrustDomain
 from fltrust.revocation import EventKind
 from fltrust.revocation.view import TrustView
 
@@ -93,6 +93,14 @@ class SiteHost:
     @property
     def spiffe_id(self) -> SpiffeId:
         return self.site.spiffe_id
+
+    @property
+    def acting_domain(self) -> TrustDomain:
+        return self.spiffe_id.domain
+
+    @property
+    def relay_credentials(self) -> CredentialStore:
+        return self.credentials
 
     @property
     def view(self) -> TrustView:

@@ -72,14 +72,16 @@ class IdentityRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class IdentityResponse(_message.Message):
-    __slots__ = ("spiffe_id", "bundle", "node_key")
+    __slots__ = ("spiffe_id", "bundle", "node_key", "foreign")
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     NODE_KEY_FIELD_NUMBER: _ClassVar[int]
+    FOREIGN_FIELD_NUMBER: _ClassVar[int]
     spiffe_id: str
     bundle: _enrollment_pb2.TrustBundle
     node_key: str
-    def __init__(self, spiffe_id: _Optional[str] = ..., bundle: _Optional[_Union[_enrollment_pb2.TrustBundle, _Mapping]] = ..., node_key: _Optional[str] = ...) -> None: ...
+    foreign: _containers.RepeatedCompositeFieldContainer[_enrollment_pb2.TrustBundle]
+    def __init__(self, spiffe_id: _Optional[str] = ..., bundle: _Optional[_Union[_enrollment_pb2.TrustBundle, _Mapping]] = ..., node_key: _Optional[str] = ..., foreign: _Optional[_Iterable[_Union[_enrollment_pb2.TrustBundle, _Mapping]]] = ...) -> None: ...
 
 class ReceivedInstruction(_message.Message):
     __slots__ = ("signed", "content", "model", "run_id", "node_id", "message_type")
