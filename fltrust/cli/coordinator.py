@@ -179,9 +179,20 @@ def serve(
     passphrase_file: Passphrase = None,
 ) -> None:
     """Serve the trust domain until SIGTERM or Ctrl-C."""
+    from fltrust.client.bundle_endpoint import fetch_bundle
+    from fltrust.client.foreign import ForeignLink
+    from fltrust.coordinator.federation.keeper import FederationLinks
     from fltrust.coordinator.process import serve as run
 
-    run(folder.expanduser(), issuing_passphrase=_passphrase(passphrase_file, "issuing key"), on_ready=say)
+    links = FederationLinks(
+        ForeignLink, lambda record, at, web_roots: fetch_bundle(record, at=at, web_roots=web_roots)
+    )
+    run(
+        folder.expanduser(),
+        issuing_passphrase=_passphrase(passphrase_file, "issuing key"),
+        on_ready=say,
+        links=links,
+    )
 
 
 @app.command("operator")

@@ -22,6 +22,7 @@ from typing import Any
 from fltrust.coordinator.acme_settings import AcmeSettings
 from fltrust.coordinator.approvals_settings import policy_from_table, policy_to_toml
 from fltrust.coordinator.evidence_settings import EvidenceSettings
+from fltrust.coordinator.federation_settings import FederationSettings
 from fltrust.coordinator.protocol_settings import ProtocolSettings
 from fltrust.coordinator.settings import DEFAULT_GRACE, AuthoritySettings, WitnessSetting
 from fltrust.coordinator.status_settings import StatusSettings
@@ -64,6 +65,7 @@ _KEYS = {
     "protocols",
     "upstream",
     "acme",
+    "federation",
 }
 _PLAIN = re.compile(r"[^\x00-\x1f\"\\\x7f]*\Z")
 
@@ -105,6 +107,7 @@ class CoordinatorSettings:
     """How long what is said of revocation is good."""
     protocols: ProtocolSettings = field(default_factory=ProtocolSettings)
     acme: AcmeSettings = field(default_factory=AcmeSettings)
+    federation: FederationSettings = field(default_factory=FederationSettings)
     upstream: UpstreamSettings | None = None
     """Another CA that issues to enrolled identities."""
 
@@ -170,6 +173,7 @@ class CoordinatorSettings:
         lines += self.status.to_toml()
         lines += self.protocols.to_toml()
         lines += self.acme.to_toml()
+        lines += self.federation.to_toml()
         lines += [] if self.upstream is None else self.upstream.to_toml()
         for witness in self.witnesses:
             lines += ["", "[[witnesses]]", f'url = "{witness.url}"', f'vkey = "{witness.key}"']
@@ -208,6 +212,7 @@ class CoordinatorSettings:
             status=StatusSettings.from_table(found.get("status", {})),
             protocols=ProtocolSettings.from_table(found.get("protocols", {})),
             acme=AcmeSettings.from_table(found.get("acme", {})),
+            federation=FederationSettings.from_table(found.get("federation", {})),
         )
 
 

@@ -6,9 +6,10 @@ The one module of this room that knows storage.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
@@ -49,6 +50,9 @@ from fltrust.pki.upstream import UpstreamIssuer, open_upstream
 from fltrust.storage import open_store
 from fltrust.tlog.entries import PublicNames
 from fltrust.tlog.keyacts import KeyDestroyed
+
+if TYPE_CHECKING:
+    from fltrust.coordinator.federation.keeper import FederationLinks
 
 __all__ = ["CoordinatorSettings", "Made", "initialise", "issue_operator", "serve"]
 
@@ -163,8 +167,13 @@ def serve(
     issuing_passphrase: bytes,
     on_ready: Callable[[str], None] | None = None,
     clock: Clock | None = None,
+    links: FederationLinks | None = None,
 ) -> None:
-    """Serve the trust domain in `folder` until SIGTERM or SIGINT."""
+    """Serve the trust domain in `folder` until SIGTERM or SIGINT.
+
+    `links` reach the coordinators of foreign domains; without them nobody of those is let in.
+    """
+    from fltrust.coordinator.federation.keeper import FederationKeeper
     from fltrust.coordinator.server import CoordinatorServer
     from fltrust.coordinator.serving import ServerSettings
 
@@ -192,7 +201,19 @@ def serve(
             on_ready(f"{settings.domain}: {where}")
 
     opened = _opened(folder, issuing_passphrase, clock or SystemClock())
-    with opened as (authority, keeper), KeyUsageReports(authority.key_usage):
+    with ExitStack() as stack:
+        authority, keeper = stack.enter_context(opened)
+        stack.enter_context(KeyUsageReports(authority.key_usage))
+        if links is not None:
+            federation = FederationKeeper(
+                authority,
+                keeper,
+                links,
+                clock=clock or SystemClock(),
+                web_roots=settings.federation.web_roots_in(folder),
+            )
+            federation.start()
+            stack.callback(federation.stop)
         CoordinatorServer(authority, keeper, settings=listening).run_forever(ready)
 
 

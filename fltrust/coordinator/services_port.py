@@ -22,6 +22,7 @@ from fltrust.coordinator import est
 from fltrust.coordinator.acme import pages as acme
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.ca import InForce
+from fltrust.coordinator.federation import endpoint
 from fltrust.coordinator.gate import Gate
 from fltrust.coordinator.http_server import PEER, HttpServer
 from fltrust.coordinator.identity import CoordinatorIdentity
@@ -33,7 +34,7 @@ from fltrust.coordinator.serving import ServerSettings
 from fltrust.keys.tls import load_pair
 from fltrust.pki.bundle import bundle_to_pem, chain_to_pem
 
-MODULES: tuple[RouteModule, ...] = (acme.routes, rest.routes, est.routes)
+MODULES: tuple[RouteModule, ...] = (acme.routes, rest.routes, est.routes, endpoint.routes)
 """Who serves here. A module that is switched off gives no routes."""
 
 _SAFE = (

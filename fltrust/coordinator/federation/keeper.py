@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Final, Protocol
 
 from fltrust.clock import Clock
@@ -37,8 +38,9 @@ class Stoppable(Protocol):
 
 Follow = Callable[[ForeignDomain, Callable[[], TlsMaterial], TrustView], Stoppable]
 """Begins to put a foreign coordinator's feed into a view, calling as the credentials that it is given."""
-Fetch = Callable[[ForeignDomain, datetime], PublishedBundle]
-"""Fetches a foreign bundle, authenticated; see `fltrust.client.bundle_endpoint`."""
+Fetch = Callable[[ForeignDomain, datetime, Path | None], PublishedBundle]
+"""Fetches a foreign bundle, authenticated, by roots of the Web PKI in a file where one is given; see
+`fltrust.client.bundle_endpoint`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,15 @@ class FederationKeeper:
     """Follows what `authority.federation` says is federated with, between `start` and `stop`."""
 
     def __init__(
-        self, authority: Authority, identity: IdentityKeeper, links: FederationLinks, *, clock: Clock
+        self,
+        authority: Authority,
+        identity: IdentityKeeper,
+        links: FederationLinks,
+        *,
+        clock: Clock,
+        web_roots: Path | None = None,
     ) -> None:
+        self._web_roots = web_roots
         self._authority = authority
         self._identity = identity
         self._links = links
@@ -158,7 +167,7 @@ class FederationKeeper:
                 continue
             watched.due = now + _RETRY_BUNDLE
             try:
-                published = self._links.fetch(record, self._clock.now())
+                published = self._links.fetch(record, self._clock.now(), self._web_roots)
                 take_bundle(self._authority, published.bundle)
                 watched.due = now + published.refresh.total_seconds()
             except FltrustError as error:
