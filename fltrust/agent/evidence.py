@@ -14,12 +14,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.enrollment.jwt import MAX_TOKEN
 from fltrust.enrollment.oidc import OidcEvidence
+from fltrust.enrollment.tpm import TpmEvidence, TpmIntroduction, qualifying_data
 from fltrust.enrollment.types import Evidence, Issued, JoinToken
 from fltrust.enrollment.x509_evidence import MAX_CHAIN, X509Evidence, x509_challenge
 from fltrust.errors import Malformed, Unavailable
 from fltrust.files import read_bounded
 from fltrust.identity import TrustDomain
 from fltrust.keys.file import private_key_from_pem, read_private
+from fltrust.keys.tpm_uri import TpmUri
 from fltrust.pki.verify import MAX_CERTIFICATE
 
 Prover: TypeAlias = Callable[[bytes, TrustDomain], Evidence]
@@ -67,6 +69,42 @@ def certificate_prover(chain_path: Path, key_path: Path) -> Prover:
     def prove(csr_der: bytes, domain: TrustDomain) -> Evidence:
         ders = _ders(chain)
         return X509Evidence(ders, _sign(key, x509_challenge(csr_der, ders[0], domain), key_path))
+
+    return prove
+
+
+def tpm_prover(where: JoinToken, uri: TpmUri, issuers: Sequence[Path]) -> Prover:
+    """The TPM that holds the certificate's key, which `uri` names: two messages with the coordinator.
+
+    `issuers` are files in PEM of CAs between the endorsement certificate and its maker's root, if there are.
+    """
+    pem = b"".join(read_bounded(path, limit=64 * 1024) for path in issuers)
+    try:
+        between = _ders(x509.load_pem_x509_certificates(pem)) if pem else ()
+    except ValueError:
+        raise Malformed("expected certificates of the TPM's maker in PEM, found something else") from None
+
+    def prove(csr_der: bytes, domain: TrustDomain) -> Evidence:
+        from fltrust.client.bootstrap import challenge_tpm
+        from fltrust.keys.tpm_attest import Attester
+
+        del domain
+        attester = Attester.of(uri)
+        chain = (attester.certificate_der, *between)
+        challenge = challenge_tpm(where, TpmIntroduction(chain, attester.attestation_key))
+        proof = attester.prove(
+            credential=challenge.credential,
+            secret=challenge.secret,
+            qualifying=qualifying_data(csr_der, challenge.ticket),
+        )
+        return TpmEvidence(
+            challenge.ticket,
+            proof.secret,
+            attester.attestation_key,
+            proof.certified_key,
+            proof.attestation,
+            proof.signature,
+        )
 
     return prove
 

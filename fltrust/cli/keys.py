@@ -75,6 +75,26 @@ def list_keys(
         typer.echo(str(key))  # a table would fold what is to be copied
 
 
+@app.command("tpm")
+def tpm(
+    tcti: Annotated[
+        str | None,
+        typer.Option(
+            help="How the TPM is reached; FLTRUST_TPM_TCTI, or device:/dev/tpmrm0.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the digest of this machine's TPM's endorsement key: what an operator lists it by."""
+    from fltrust.keys.tpm_attest import endorsement_of
+
+    key_id = endorsement_of(tcti)
+    if as_json:
+        print_json({"endorsement": key_id})
+    else:
+        typer.echo(key_id)
+
+
 @app.command("destroy")
 def destroy(
     uri: Uri,

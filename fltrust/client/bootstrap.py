@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.client.calls import as_is
 from fltrust.client.channel import coordinator_of, open_bootstrap_channel
+from fltrust.enrollment.tpm import TpmChallenge, TpmIntroduction
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, Pending
 from fltrust.errors import ApprovalPending, CertificateRefused, Malformed
 from fltrust.pki.bundle import make_bundle
@@ -22,6 +23,7 @@ from fltrust.pki.types import TrustBundle
 from fltrust.wire import enrollment as codec
 from fltrust.wire import methods
 from fltrust.wire import requests as requests_codec
+from fltrust.wire import tpm as tpm_codec
 from fltrust.wire.errors import error_from_call
 from fltrust.wire.pb import enrollment_pb2, trust_pb2
 from fltrust.wire.values import parse, present
@@ -65,6 +67,16 @@ def collect(token: JoinToken, request_id: str, csr_der: bytes, *, timeout: float
     message = enrollment_pb2.CollectRequest(request_id=request_id, csr=csr_der)
     answer = _call(token, bundle_of_token(token), methods.COLLECT, message.SerializeToString(), timeout)
     return _outcome(parse(enrollment_pb2.CollectResponse, answer), token)
+
+
+def challenge_tpm(
+    token: JoinToken, introduction: TpmIntroduction, *, timeout: float = DEFAULT_TIMEOUT
+) -> TpmChallenge:
+    """Show a TPM's endorsement to the token's coordinator and get what only that TPM can read."""
+    message = tpm_codec.introduction_to_pb(introduction)
+    pinned = bundle_of_token(token)
+    answer = _call(token, pinned, methods.CHALLENGE_TPM, message.SerializeToString(), timeout)
+    return tpm_codec.challenge_from_pb(parse(enrollment_pb2.ChallengeTpmResponse, answer))
 
 
 def _outcome(

@@ -44,8 +44,9 @@ from fltrust.coordinator.tokens import TokenOffice
 from fltrust.enrollment.mackeys import MASTER_BYTES, MacKeys
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
 from fltrust.enrollment.registration import CheckedRequest, JoinTokenChecker
+from fltrust.enrollment.tpm import TpmChallenge, TpmChecker, TpmIntroduction
 from fltrust.enrollment.types import Approval, Enrollment, EnrollRequest, Issued, Pending
-from fltrust.errors import Conflict, NotFound
+from fltrust.errors import Conflict, EvidenceRefused, NotFound
 from fltrust.identity import Epoch, Name, Role, SpiffeId
 from fltrust.keys.file import FileSigner, generate
 from fltrust.keys.signer import Signer
@@ -128,6 +129,7 @@ class Authority:
             ),
             entropy=entropy,
         )
+        self._tpm = next((checker for checker in checkers if isinstance(checker, TpmChecker)), None)
         self.operations = Operations(
             ledger=self.ledger, ca=ca, domain=settings.domain, policy=settings.approvals
         )
@@ -176,6 +178,7 @@ class Authority:
             profiles=settings.profiles,
         )
         self.presence = Presence()
+        self.enroller.on_renewal = lambda work: self.presence.write(work, only_if_due=True)
         self.operations.register(ReleaseHold(settings.domain))
         self.operations.register(BulkRevoke(settings.domain, self.desks.taints))
         self.operations.register(CrossCertify(ca))
@@ -202,6 +205,17 @@ class Authority:
         """What became of a request; see `Enroller.collect`."""
         with self.counters.refusals():
             return self.enroller.collect(request_id, csr_der)
+
+    def challenge_tpm(self, introduction: TpmIntroduction) -> TpmChallenge:
+        """Answer the first message of a site with a TPM (`fltrust.enrollment.tpm`), where TPMs are taken."""
+        with self.counters.refusals():
+            if self._tpm is None:
+                raise EvidenceRefused(
+                    "expected other evidence: this coordinator takes none of TPMs",
+                    reason="tpm-unknown",
+                    hint="[evidence.tpm] in coordinator.toml names manufacturers and devices",
+                )
+            return self._tpm.challenge(introduction, now=self._clock.now())
 
     def session(self, caller: Caller) -> Session:
         """What this caller may do. Cheap; every call on it is decided afresh."""

@@ -30,6 +30,7 @@ from cryptography import x509
 from fltrust.clock import Clock
 from fltrust.coordinator.counters import Counters
 from fltrust.coordinator.jwks import JwksKeeper, check_url
+from fltrust.coordinator.tpm_settings import TpmSettings
 from fltrust.enrollment.jwt import JwsAlgorithm
 from fltrust.enrollment.oidc import DEFAULT_MAX_AGE, OidcChecker, OidcRule
 from fltrust.enrollment.ports import EvidenceChecker
@@ -56,15 +57,19 @@ class EvidenceSettings:
 
     oidc: tuple[OidcRule, ...] = ()
     x509: tuple[Mapping[str, str], ...] = ()
+    tpm: TpmSettings | None = None
 
     @classmethod
     def from_table(cls, table: object) -> Self:
         """Read the table ``[evidence]``; an unknown key raises `Malformed` and names it."""
-        if not isinstance(table, dict) or not set(table) <= {"oidc", "x509"}:
-            raise Malformed("expected [[evidence.oidc]] and [[evidence.x509]] under 'evidence', got others")
+        if not isinstance(table, dict) or not set(table) <= {"oidc", "tpm", "x509"}:
+            raise Malformed(
+                "expected [[evidence.oidc]], [evidence.tpm] and [[evidence.x509]] under 'evidence'"
+            )
         oidc = tuple(_oidc_rule(rule) for rule in _tables(table, "oidc", _OIDC))
         x509_rules = tuple(_x509_table(rule) for rule in _tables(table, "x509", _X509))
-        return cls(oidc, x509_rules)
+        tpm = None if "tpm" not in table else TpmSettings.from_table(table["tpm"])
+        return cls(oidc, x509_rules, tpm)
 
     def checkers(
         self, folder: Path, domain: TrustDomain, *, clock: Clock, counters: Counters | None = None
@@ -77,6 +82,8 @@ class EvidenceSettings:
             found.append(OidcChecker(self.oidc, keeper))
         if self.x509:
             found.append(X509Checker([x509_rule(rule, folder) for rule in self.x509], domain))
+        if self.tpm is not None:
+            found.append(self.tpm.checker(folder))
         return tuple(found)
 
 

@@ -24,6 +24,7 @@ from fltrust.wire import federation as federation_codec
 from fltrust.wire import methods
 from fltrust.wire import requests as requests_codec
 from fltrust.wire import rounds as rounds_codec
+from fltrust.wire import tpm as tpm_codec
 from fltrust.wire import trust as trust_codec
 from fltrust.wire.pb import (
     artifacts_pb2,
@@ -296,6 +297,13 @@ def _collect(authority: Authority, request: enrollment_pb2.CollectRequest, _sour
     return enrollment_pb2.CollectResponse(issued=issued, pending=pending)
 
 
+def _challenge_tpm(
+    authority: Authority, request: enrollment_pb2.ChallengeTpmRequest, _source: str
+) -> Message:
+    challenge = authority.challenge_tpm(tpm_codec.introduction_from_pb(request))
+    return tpm_codec.challenge_to_pb(challenge)
+
+
 def _open_bundle(authority: Authority, _request: trust_pb2.GetBundleRequest, _source: str) -> Message:
     return trust_pb2.GetBundleResponse(bundle=enrollment_codec.bundle_to_pb(authority.bundle()))
 
@@ -304,6 +312,7 @@ BOOTSTRAP: Mapping[str, Open] = MappingProxyType(
     {
         methods.ENROLL: Open(enrollment_pb2.EnrollRequest, _enroll, is_write=True),
         methods.COLLECT: Open(enrollment_pb2.CollectRequest, _collect, is_write=True),
+        methods.CHALLENGE_TPM: Open(enrollment_pb2.ChallengeTpmRequest, _challenge_tpm),
         methods.GET_BUNDLE: Open(trust_pb2.GetBundleRequest, _open_bundle),
     }
 )

@@ -75,6 +75,7 @@ BOOTSTRAP_METHODS = frozenset(
     {
         "/fltrust.v1.EnrollmentService/Enroll",
         "/fltrust.v1.EnrollmentService/Collect",
+        "/fltrust.v1.EnrollmentService/ChallengeTpm",
         "/fltrust.v1.TrustService/GetBundle",
     }
 )

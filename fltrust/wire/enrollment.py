@@ -12,6 +12,7 @@ from fltrust.enrollment.jwt import MAX_TOKEN as MAX_OIDC
 from fltrust.enrollment.lapsed import LapsedEvidence
 from fltrust.enrollment.oidc import OidcEvidence
 from fltrust.enrollment.token import SECRET_BYTES
+from fltrust.enrollment.tpm import TpmEvidence
 from fltrust.enrollment.types import (
     MAX_NOTE,
     Enrollment,
@@ -32,6 +33,7 @@ from fltrust.pki.bundle import MAX_ROOTS, make_bundle
 from fltrust.pki.csr import MAX_CSR
 from fltrust.pki.types import TrustBundle
 from fltrust.pki.verify import MAX_CERTIFICATE, MAX_CHAIN
+from fltrust.wire import tpm as tpm_codec
 from fltrust.wire.pb import enrollment_pb2 as pb
 from fltrust.wire.values import (
     at_most,
@@ -91,6 +93,8 @@ def enroll_request_to_pb(request: EnrollRequest) -> pb.EnrollRequest:
         case LapsedEvidence(chain, proof):
             message.lapsed.chain.extend(chain)
             message.lapsed.proof = proof
+        case TpmEvidence():
+            tpm_codec.evidence_to_pb(request.evidence, message.tpm)
         case _:
             raise missing("evidence of a kind that crosses the wire")
     return message
@@ -132,6 +136,8 @@ def _evidence(message: pb.EnrollRequest) -> Evidence:
             return LapsedEvidence(
                 lapsed, bounded(message.lapsed.proof, limit=MAX_PROOF, what="a proof of possession")
             )
+        case "tpm":
+            return tpm_codec.evidence_from_pb(message.tpm)
         case "manual":
             return ManualEvidence(text_within(message.manual.note, limit=MAX_NOTE, what="a note"))
         case _:

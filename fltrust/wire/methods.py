@@ -5,6 +5,7 @@ from __future__ import annotations
 ENROLL = "/fltrust.v1.EnrollmentService/Enroll"
 RENEW = "/fltrust.v1.EnrollmentService/Renew"
 COLLECT = "/fltrust.v1.EnrollmentService/Collect"
+CHALLENGE_TPM = "/fltrust.v1.EnrollmentService/ChallengeTpm"
 CERTIFY_WORKLOAD = "/fltrust.v1.EnrollmentService/CertifyWorkload"
 GET_BUNDLE = "/fltrust.v1.TrustService/GetBundle"
 WATCH = "/fltrust.v1.TrustService/Watch"

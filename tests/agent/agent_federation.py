@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.serve import BackgroundServer
 from fltrust.coordinator.server import CoordinatorServer
 from fltrust.coordinator.serving import ServerSettings
+from fltrust.enrollment.ports import EvidenceChecker
 from fltrust.identity import Name, Role, TrustDomain
 from fltrust.keys import generate
 from fltrust.pki import Issuer, create_issuing, create_root, make_bundle
@@ -33,7 +34,12 @@ DOMAIN = TrustDomain("hospitals.example")
 class Federation:
     """One trust domain; `stop` and `start` are an outage of its coordinator."""
 
-    def __init__(self, folder: Path, lifetimes: dict[Role, timedelta] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lifetimes: dict[Role, timedelta] | None = None,
+        checkers: Sequence[EvidenceChecker] = (),
+    ) -> None:
         self.home = folder / "home"
         self.clock = SystemClock()
         now = datetime.now(UTC)
@@ -64,6 +70,7 @@ class Federation:
             notary=scratch_notary(in_force, clock=self.clock),
             clock=self.clock,
             settings=self.settings,
+            checkers=checkers,
         )
         self.start()
         self.operator = self._first_operator()

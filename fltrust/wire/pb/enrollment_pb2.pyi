@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrollRequest(_message.Message):
-    __slots__ = ("csr", "node_key", "node_key_proof", "join_token", "oidc", "x509", "manual", "lapsed")
+    __slots__ = ("csr", "node_key", "node_key_proof", "join_token", "oidc", "x509", "manual", "lapsed", "tpm")
     CSR_FIELD_NUMBER: _ClassVar[int]
     NODE_KEY_FIELD_NUMBER: _ClassVar[int]
     NODE_KEY_PROOF_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class EnrollRequest(_message.Message):
     X509_FIELD_NUMBER: _ClassVar[int]
     MANUAL_FIELD_NUMBER: _ClassVar[int]
     LAPSED_FIELD_NUMBER: _ClassVar[int]
+    TPM_FIELD_NUMBER: _ClassVar[int]
     csr: bytes
     node_key: bytes
     node_key_proof: bytes
@@ -27,7 +28,42 @@ class EnrollRequest(_message.Message):
     x509: X509Evidence
     manual: ManualEvidence
     lapsed: LapsedEvidence
-    def __init__(self, csr: _Optional[bytes] = ..., node_key: _Optional[bytes] = ..., node_key_proof: _Optional[bytes] = ..., join_token: _Optional[_Union[JoinTokenEvidence, _Mapping]] = ..., oidc: _Optional[_Union[OidcEvidence, _Mapping]] = ..., x509: _Optional[_Union[X509Evidence, _Mapping]] = ..., manual: _Optional[_Union[ManualEvidence, _Mapping]] = ..., lapsed: _Optional[_Union[LapsedEvidence, _Mapping]] = ...) -> None: ...
+    tpm: TpmEvidence
+    def __init__(self, csr: _Optional[bytes] = ..., node_key: _Optional[bytes] = ..., node_key_proof: _Optional[bytes] = ..., join_token: _Optional[_Union[JoinTokenEvidence, _Mapping]] = ..., oidc: _Optional[_Union[OidcEvidence, _Mapping]] = ..., x509: _Optional[_Union[X509Evidence, _Mapping]] = ..., manual: _Optional[_Union[ManualEvidence, _Mapping]] = ..., lapsed: _Optional[_Union[LapsedEvidence, _Mapping]] = ..., tpm: _Optional[_Union[TpmEvidence, _Mapping]] = ...) -> None: ...
+
+class ChallengeTpmRequest(_message.Message):
+    __slots__ = ("chain", "attestation_key")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    ATTESTATION_KEY_FIELD_NUMBER: _ClassVar[int]
+    chain: _containers.RepeatedScalarFieldContainer[bytes]
+    attestation_key: bytes
+    def __init__(self, chain: _Optional[_Iterable[bytes]] = ..., attestation_key: _Optional[bytes] = ...) -> None: ...
+
+class ChallengeTpmResponse(_message.Message):
+    __slots__ = ("credential", "secret", "ticket")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    credential: bytes
+    secret: bytes
+    ticket: bytes
+    def __init__(self, credential: _Optional[bytes] = ..., secret: _Optional[bytes] = ..., ticket: _Optional[bytes] = ...) -> None: ...
+
+class TpmEvidence(_message.Message):
+    __slots__ = ("ticket", "secret", "attestation_key", "certified_key", "attestation", "signature")
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    ATTESTATION_KEY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFIED_KEY_FIELD_NUMBER: _ClassVar[int]
+    ATTESTATION_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    ticket: bytes
+    secret: bytes
+    attestation_key: bytes
+    certified_key: bytes
+    attestation: bytes
+    signature: bytes
+    def __init__(self, ticket: _Optional[bytes] = ..., secret: _Optional[bytes] = ..., attestation_key: _Optional[bytes] = ..., certified_key: _Optional[bytes] = ..., attestation: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class LapsedEvidence(_message.Message):
     __slots__ = ("chain", "proof")

@@ -44,6 +44,11 @@ class EnrollmentServiceStub(object):
                 request_serializer=fltrust_dot_v1_dot_enrollment__pb2.CollectRequest.SerializeToString,
                 response_deserializer=fltrust_dot_v1_dot_enrollment__pb2.CollectResponse.FromString,
                 _registered_method=True)
+        self.ChallengeTpm = channel.unary_unary(
+                '/fltrust.v1.EnrollmentService/ChallengeTpm',
+                request_serializer=fltrust_dot_v1_dot_enrollment__pb2.ChallengeTpmRequest.SerializeToString,
+                response_deserializer=fltrust_dot_v1_dot_enrollment__pb2.ChallengeTpmResponse.FromString,
+                _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/fltrust.v1.EnrollmentService/Renew',
                 request_serializer=fltrust_dot_v1_dot_enrollment__pb2.RenewRequest.SerializeToString,
@@ -68,6 +73,14 @@ class EnrollmentServiceServicer(object):
 
     def Collect(self, request, context):
         """What became of a request that operators decide. On the bootstrap port.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChallengeTpm(self, request, context):
+        """The first of two messages of a site with a TPM: gives a secret that only that TPM can read. On the
+        bootstrap port. The second is Enroll, with TpmEvidence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +113,11 @@ def add_EnrollmentServiceServicer_to_server(servicer, server):
                     servicer.Collect,
                     request_deserializer=fltrust_dot_v1_dot_enrollment__pb2.CollectRequest.FromString,
                     response_serializer=fltrust_dot_v1_dot_enrollment__pb2.CollectResponse.SerializeToString,
+            ),
+            'ChallengeTpm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChallengeTpm,
+                    request_deserializer=fltrust_dot_v1_dot_enrollment__pb2.ChallengeTpmRequest.FromString,
+                    response_serializer=fltrust_dot_v1_dot_enrollment__pb2.ChallengeTpmResponse.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
@@ -166,6 +184,33 @@ class EnrollmentService(object):
             '/fltrust.v1.EnrollmentService/Collect',
             fltrust_dot_v1_dot_enrollment__pb2.CollectRequest.SerializeToString,
             fltrust_dot_v1_dot_enrollment__pb2.CollectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChallengeTpm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fltrust.v1.EnrollmentService/ChallengeTpm',
+            fltrust_dot_v1_dot_enrollment__pb2.ChallengeTpmRequest.SerializeToString,
+            fltrust_dot_v1_dot_enrollment__pb2.ChallengeTpmResponse.FromString,
             options,
             channel_credentials,
             insecure,
