@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from examples.lab.processes import MARK, Brood, Process, free_port, is_listening, wait_for
+from fltrust.agent.state import AgentState
+from fltrust.pki.leaf import ca_key_id
 
 BIN = Path(sys.executable).parent
 DIGITS = Path(__file__).resolve().parent.parent / "digits"
@@ -149,8 +151,9 @@ class Lab(_Federation):
         self.public_port = free_port()
         self.coordinator: Process | None = None
         self.events = folder / "events.jsonl"
+        self.passphrase = b"a passphrase for the lab"
         passphrase = folder / "passphrase"
-        passphrase.write_text("a passphrase for the lab\n")
+        passphrase.write_bytes(self.passphrase + b"\n")
         passphrase.chmod(0o600)
         self.environment |= {
             "FLTRUST_HOME": str(folder / "home"),
@@ -189,6 +192,15 @@ class Lab(_Federation):
 
     def state(self, name: str, role: str = "participant") -> Path:
         return self.folder / "home" / self.domain / f"{role}-{name}"
+
+    def bundle(self, name: str, role: str = "participant") -> int:
+        """The sequence of the trust bundle that an agent has."""
+        return AgentState.open(self.state(name, role)).load_bundle().sequence
+
+    def issuer(self, name: str, role: str = "participant") -> str:
+        """The key identifier of the CA behind an agent's certificate."""
+        issuing = AgentState.open(self.state(name, role)).load_chain()[1]
+        return str(ca_key_id(issuing.public_key()))
 
     def start_coordinator(self) -> Process:
         self.coordinator = self.start("coordinator", str(BIN / "fltrust"), "-v", "coordinator", "serve")

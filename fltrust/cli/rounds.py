@@ -77,12 +77,13 @@ def export(
     from fltrust.wire.record import export_record
 
     with operator_session(state) as (client, me):
-        data, root = export_record(client, me.bundle, run_id_from(run)), root_fingerprint(me.bundle.roots[0])
+        data = export_record(client, me.bundle, run_id_from(run))
+        roots = " ".join(f"--root {root_fingerprint(root)}" for root in me.bundle.roots)
     if to is None:
         sys.stdout.buffer.write(data)
     else:
         write_durably(to, data)
-        say(f"Wrote {to}. Verify it anywhere: fltrust rounds verify {run} --record {to} --root {root}")
+        say(f"Wrote {to}. Verify it anywhere: fltrust rounds verify {run} --record {to} {roots}")
 
 
 @app.command("verify")
@@ -93,8 +94,11 @@ def verify(
         typer.Option(help="A file from 'rounds export', instead of the coordinator.", show_default=False),
     ] = None,
     root: Annotated[
-        str | None,
-        typer.Option(help="sha256:… of the root to trust; needed with --record.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            help="sha256:… of a root to trust; needed with --record. Repeat it where the root was changed.",
+            show_default=False,
+        ),
     ] = None,
     state: State = None,
     as_json: AsJson = False,
@@ -109,21 +113,21 @@ def verify(
     from fltrust.pki import root_fingerprint
     from fltrust.wire.record import export_record, verify_record
 
-    if record is not None and root is None:
+    if record is not None and not root:
         raise Malformed(
             "expected --root sha256:… with --record", hint="ask the operator, or see a join token's root"
         )
     if record is None:
         with operator_session(state) as (client, me):
             data = export_record(client, me.bundle, run_id_from(run))
-        trusted = root_fingerprint(me.bundle.roots[0])
+        trusted = [root_fingerprint(known) for known in me.bundle.roots]
     else:
         from fltrust.files import read_bounded
         from fltrust.identity import Digest
         from fltrust.wire.record import MAX_RECORD
 
-        data, trusted = read_bounded(record, limit=MAX_RECORD), Digest.parse(str(root))
-    report = verify_record(data, run_id_from(run), root=trusted)
+        data, trusted = read_bounded(record, limit=MAX_RECORD), [Digest.parse(text) for text in root or ()]
+    report = verify_record(data, run_id_from(run), roots=trusted)
     if as_json:
         print_json(report.as_fields())
     else:

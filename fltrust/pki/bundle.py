@@ -34,15 +34,17 @@ def bundle_matches_fingerprint(bundle: TrustBundle, fingerprint: Digest) -> bool
     return bool(_matching(bundle, fingerprint))
 
 
-def pin_bundle(bundle: TrustBundle, fingerprint: Digest) -> TrustBundle:
-    """Return the bundle cut down to the root that `fingerprint` names; refuse if there is none.
+def pin_bundle(bundle: TrustBundle, *fingerprints: Digest) -> TrustBundle:
+    """Return the bundle cut down to the roots that `fingerprints` name; refuse if there is none.
 
     For a bundle fetched before there was trust: a root that somebody added on the way is dropped.
     """
-    roots = _matching(bundle, fingerprint)
+    named = {root for fingerprint in fingerprints for root in _matching(bundle, fingerprint)}
+    roots = tuple(root for root in bundle.roots if root in named)
     if not roots:
         raise CertificateRefused(
-            f"expected a root of {bundle.domain} with fingerprint {fingerprint}, found none",
+            f"expected a root of {bundle.domain} with fingerprint {', '.join(map(str, fingerprints))}, "
+            "found none",
             hint="is the token for this coordinator? ask its operator for a new one",
         )
     return TrustBundle(bundle.domain, roots, bundle.sequence)

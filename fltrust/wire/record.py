@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,11 +105,12 @@ def read_record(data: bytes) -> WrittenRecord:
     )
 
 
-def verify_record(data: bytes, run_id: RunId, *, root: Digest) -> ChainReport:
-    """Verify a record with nothing trusted but the root's fingerprint.
+def verify_record(data: bytes, run_id: RunId, *, roots: Collection[Digest]) -> ChainReport:
+    """Verify a record with nothing trusted but the fingerprints of the roots: one, or two where the trust
+    domain changed its root in between.
 
     1. The record is well formed and about this run, of which it holds a round at least.
-    2. One of its roots has the fingerprint; the others are dropped.
+    2. One of its roots at least has such a fingerprint; those that have none are dropped.
     3. Steps 1 to 5 of `fltrust.rounds.chain.verify_chain`.
 
     The trust feed in a record is what the coordinator told the exporter: it is checked against the
@@ -121,7 +122,7 @@ def verify_record(data: bytes, run_id: RunId, *, root: Digest) -> ChainReport:
     if not record.rounds:
         raise NotFound(f"expected rounds of run {int(run_id)} in the record, found none")
     try:
-        trusted = pin_bundle(record.bundle, root)  # 2
+        trusted = pin_bundle(record.bundle, *roots)  # 2
     except CertificateRefused as error:
         error.hint = error.hint or "is this the record of another federation?"
         raise

@@ -51,7 +51,7 @@ class Seals:
         self.seal(self.open(run))
 
     def verify(self, data: bytes) -> ChainReport:
-        return verify_record(data, RUN, root=root_fingerprint(self.coordinator.bundle.roots[0]))
+        return verify_record(data, RUN, roots=[root_fingerprint(self.coordinator.bundle.roots[0])])
 
 
 @pytest.fixture(scope="module")
