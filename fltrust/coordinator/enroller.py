@@ -97,6 +97,8 @@ class Enroller:
         self._ca = ca
         self._settings = settings
         self._checkers = checkers
+        self.on_renewal: Callable[[Work], None] | None = None
+        """Told of every renewal, in its transaction: what is written now and then rides along."""
         self.requests = RequestDesk(
             ledger=ledger, policy=settings.approvals, check=self.check, entropy=entropy
         )
@@ -339,7 +341,10 @@ class Enroller:
             check_on_record(asked_by, work.tx)
             refuse_used_key(key, who, certificates=work.tx.certificates, kept=asked_by.key_id)
             _refuse_too_many(who, work)
-            return self._issue(who, public_key, work, csr_der)
+            issued = self._issue(who, public_key, work, csr_der)
+            if self.on_renewal is not None:
+                self.on_renewal(work)
+            return issued
 
         return self._sequencer.run(issue)
 

@@ -6,7 +6,7 @@ The one module of this room that knows storage.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ from fltrust.enrollment.homes import state_folder
 from fltrust.enrollment.mackeys import open_mac_keys
 from fltrust.enrollment.private import passphrase_from_environment
 from fltrust.enrollment.state import AgentRecord, StateDraft
-from fltrust.errors import Conflict
+from fltrust.errors import Conflict, FltrustError
 from fltrust.files import make_private_folder
 from fltrust.identity import Digest, KeyId, Name, Role
 from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
@@ -306,4 +306,8 @@ def _opened(
                 root_crls=lambda: load_root_crls(folder / "ca"),
             ),
         )
-        yield authority, keeper
+        try:
+            yield authority, keeper
+        finally:
+            with suppress(FltrustError), authority.ledger.writing() as work:
+                authority.presence.write(work)

@@ -35,6 +35,7 @@ class PublicPort:
             clock=clock,
             witnesses=settings.witnesses,
         )
+        authority.enroller.requests.published_size = lambda: publisher.size
         pages = PublicPages(
             authority,
             publisher,

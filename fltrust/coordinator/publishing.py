@@ -72,6 +72,12 @@ class Publisher:
         """The log's key as others configure it (C2SP signed-note)."""
         return str(self._log_key.verifier)
 
+    @property
+    def size(self) -> int:
+        """How many entries the public checkpoint covers."""
+        with self._lock:
+            return self._size
+
     def checkpoint(self) -> bytes:
         """The public checkpoint: a signed note, with the cosignatures that were gathered for it."""
         if not self._witnesses:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fltrust.errors import FltrustError
 from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
-from fltrust.wire import enrollment, rounds, trust
-from fltrust.wire.pb import enrollment_pb2, rounds_pb2, trust_pb2
+from fltrust.wire import enrollment, inventory, operations, requests, rounds, trust
+from fltrust.wire.pb import enrollment_pb2, operations_pb2, requests_pb2, rounds_pb2, trust_pb2
 from fltrust.wire.values import parse
 
 DECODERS: list[tuple[Any, Callable[[Any], Any]]] = [
@@ -35,6 +35,16 @@ DECODERS: list[tuple[Any, Callable[[Any], Any]]] = [
     (rounds_pb2.OpenRoundResponse, rounds.opened_from_pb),
     (rounds_pb2.SealRoundRequest, rounds.seal_request_from_pb),
     (rounds_pb2.Round, rounds.record_from_pb),
+    (enrollment_pb2.EnrollResponse, requests.outcome_from_pb),
+    (enrollment_pb2.FindParticipantsRequest, inventory.filter_from_pb),
+    (enrollment_pb2.Participant, inventory.entry_from_pb),
+    (requests_pb2.EnrollmentRequest, requests.summary_from_pb),
+    (requests_pb2.ApproveRequestRequest, requests.approve_request_from_pb),
+    (requests_pb2.EnrollBulkRequest, lambda message: requests.items_from_pb(message.items)),
+    (requests_pb2.EnrollBulkResponse, requests.answer_from_pb),
+    (operations_pb2.ProposeOperationRequest, operations.propose_request_from_pb),
+    (operations_pb2.DecideOperationRequest, operations.decide_request_from_pb),
+    (operations_pb2.Operation, operations.operation_from_pb),
 ]
 
 
@@ -71,7 +81,9 @@ def _fields(draw: st.DrawFn, kind: Any) -> Any:
             nested = _fields(field.message_type._concrete_class)
         else:
             nested = of_kind[field.cpp_type]
-        if field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            getattr(message, field.name).update(draw(st.dictionaries(texts, texts, max_size=3)))
+        elif field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED:
             getattr(message, field.name).extend(draw(st.lists(nested, max_size=3)))
         elif field.cpp_type == field.CPPTYPE_MESSAGE:
             getattr(message, field.name).CopyFrom(draw(nested))
