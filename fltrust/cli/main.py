@@ -40,6 +40,7 @@ _MODULES: Mapping[str, str | None] = {
     "coordinator": "coordinator",
     "tokens": "token",
     "acme": "acme",
+    "cmp": "cmp",
     "keys": "keys",
     "log": "log",
     "site": None,

@@ -12,13 +12,13 @@ from cryptography import x509
 from server_world import ServedWorld, served
 
 from fltrust.coordinator.cmp.pages import cmp_routes
-from fltrust.coordinator.cmp.parties import password_of
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.enrollment.mackeys import MacPurpose
 from fltrust.errors import Revoked
 from fltrust.identity import Name, Role, SpiffeId
 from fltrust.pki.bundle import bundle_to_pem, chain_to_pem
 from fltrust.pki.verify import verify_certificate
+from fltrust.protocols.cmp.protection import password_of
 
 pytestmark = pytest.mark.client
 

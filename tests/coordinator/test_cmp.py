@@ -16,7 +16,6 @@ from cryptography import x509
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fltrust.coordinator.cmp.parties import password_of
 from fltrust.coordinator.cmp.responder import CmpResponder
 from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.enrollment.mackeys import MacPurpose
@@ -51,7 +50,7 @@ from fltrust.protocols.cmp.asn1 import (
     StatusInfo,
 )
 from fltrust.protocols.cmp.messages import REQUESTS, Body, Failure, directory_name, parts_of
-from fltrust.protocols.cmp.protection import Pbm, as_tlv, protected_bytes
+from fltrust.protocols.cmp.protection import Pbm, as_tlv, password_of, protected_bytes
 from fltrust.protocols.der import tagged
 
 EMPTY = CertTemplate(

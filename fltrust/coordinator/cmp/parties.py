@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -25,6 +24,7 @@ from fltrust.protocols.cmp.protection import (
     SALT_BYTES,
     Pbm,
     as_tlv,
+    password_of,
     protected_bytes,
     read_protection,
 )
@@ -38,11 +38,6 @@ class Party:
     credential_id: str | None = None
     password: bytes = field(default=b"", repr=False)
     caller: Caller | None = None
-
-
-def password_of(key: bytes) -> str:
-    """The password that a client is given for a credential's key: base64url, 43 characters."""
-    return urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
 class Parties:

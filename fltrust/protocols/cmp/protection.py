@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,6 +94,11 @@ def read_protection(header: Header) -> Pbm | Signature:
     if oid not in (ECDSA_WITH_SHA256, RSA_WITH_SHA256) or len(parts) > 2:
         return _no_algorithm()
     return Signature(oid == RSA_WITH_SHA256)
+
+
+def password_of(key: bytes) -> str:
+    """The password that a client is given for a credential's key: base64url, 43 characters."""
+    return urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
 def protected_bytes(header: asn1.TLV, body: asn1.TLV) -> bytes:
