@@ -94,7 +94,7 @@ class TpmKind(Kind):
         super().__init__(folder)
         self.port = port
         self.state = folder / "state"
-        self.state.mkdir()
+        self.state.mkdir(exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
         # A TPM that loses power counts that as a wrong password; a new one bears three.

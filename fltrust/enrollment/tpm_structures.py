@@ -53,7 +53,7 @@ def read_attestation_key(data: bytes) -> AttestationKey:
             "expected a restricted attestation key: another would sign a statement that no TPM made",
             reason="tpm-attestation-key",
         )
-    return AttestationKey(key, bytes(public.get_name()))
+    return AttestationKey(key, _name_of(public, "tpm-attestation-key"))
 
 
 def make_credential(
@@ -101,7 +101,7 @@ def verify_certify(
     # 3.
     public = _unmarshalled(TPM2B_PUBLIC, certified_key, "tpm-attestation")
     if public.publicArea.nameAlg != TPM2_ALG.SHA256 or not hmac.compare_digest(
-        bytes(stated.attested.certify.name), bytes(public.get_name())
+        bytes(stated.attested.certify.name), _name_of(public, "tpm-attestation")
     ):
         raise _refused("expected a statement about the key that is shown, it is about another")
     try:
@@ -123,6 +123,16 @@ def _unmarshalled(kind: Any, data: bytes, reason: str) -> Any:
     if value is None or used != len(data) or bytes(value.marshal()) != data:
         raise EvidenceRefused(f"expected a {kind.__name__} and nothing after it, got another", reason=reason)
     return value
+
+
+def _name_of(public: Any, reason: str) -> bytes:
+    """The TPM's digest of a public area."""
+    try:
+        return bytes(public.get_name())
+    except (ValueError, TypeError, TSS2_Exception):
+        raise EvidenceRefused(
+            "expected a TPM's key with a name by SHA-256, got another", reason=reason
+        ) from None
 
 
 def _no_index(index: object) -> bytes:
