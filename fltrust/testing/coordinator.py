@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -27,6 +27,8 @@ from fltrust.revocation.ports import RevocationTarget
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey, RoundRecord
 from fltrust.storage import open_store
+from fltrust.testing import federating
+from fltrust.testing.federating import Tie
 from fltrust.testing.identities import DOMAIN, ScratchCa, ScratchIdentity
 
 _TOKEN_LIFE = timedelta(minutes=15)
@@ -78,6 +80,7 @@ class ScratchCoordinator:
             )
         )
         self._pumps: list[_Pump] = []
+        self._ties: list[Tie] = []
         self._pumping = threading.RLock()
         self._closing = threading.Event()
         self._unsubscribe = self.authority.subscribe(lambda _epoch: self.beat())
@@ -144,6 +147,21 @@ class ScratchCoordinator:
             session.get_round(record.key.run_id, record.key.step) for record in session.list_rounds(run_id)
         )
 
+    def federate(self, theirs: ScratchCoordinator, *, lent_by_them: Iterable[str] = ()) -> Tie:
+        """Federate with another domain, on both sides, and follow its feed from now on: `lent_by_them` are
+        names of its participants that may take part here, once they are admitted (`admit`)."""
+        federating.agree(theirs, self.bundle.domain, self.bundle, lends=lent_by_them)
+        federating.agree(self, theirs.bundle.domain, theirs.bundle)
+        tie = federating.Tie(self, theirs)
+        self._ties.append(tie)
+        return tie
+
+    def admit(self, guest: ScratchIdentity) -> None:
+        """Admit a participant of a domain that this one is federated with."""
+        federating.admit(self, guest)
+        for tie in self._ties:
+            tie.settle()
+
     def link(self, identity: ScratchIdentity) -> Link:
         """The calls of an aggregator's agent to this coordinator, which fail while it is not reachable."""
         return Link(self, identity)
@@ -165,6 +183,8 @@ class ScratchCoordinator:
     def close(self) -> None:
         """Let go of the database. Idempotent."""
         self._closing.set()
+        for tie in self._ties:
+            tie.close()
         self._unsubscribe()
         self._store.close()
 

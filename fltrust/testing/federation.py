@@ -28,6 +28,7 @@ from fltrust.flower.records import save_model
 from fltrust.flower.replay import Replay, Replayed, signing_at
 from fltrust.identity import NodeId, Role, RunId, SpiffeId
 from fltrust.keys.recovery import RecoveryKey
+from fltrust.pki.types import TrustBundle
 from fltrust.revocation.events import RevocationReason, TrustEvent
 from fltrust.revocation.view import ReachPolicy, TrustView
 from fltrust.rounds.types import RoundRecord
@@ -54,6 +55,8 @@ class LocalParticipant:
         view: TrustView,
         journal: Journal,
         clock: Clock,
+        host: Callable[[], TrustBundle] | None = None,
+        home: TrustView | None = None,
     ) -> None:
         self.identity = identity
         self.context = context
@@ -64,6 +67,8 @@ class LocalParticipant:
             view=view,
             journal=journal,
             clock=clock,
+            host=host,
+            home=home,
         )
         self.mischief: Mischief | None = None
         """What this site does to its replies after they were signed; see `fltrust.testing.mischief`."""
@@ -115,7 +120,8 @@ class LocalFederation:
     sockets and processes are left out. `participants` is a number (site-0, site-1, …) or names;
     `apps` gives single participants another app, `node_config` more of a node config than
     ``partition-id`` and ``num-partitions``. `journals` keeps each site's memory in files in a folder.
-    One federation is one run: several strategies may run in it one after the other.
+    One federation is one run: several strategies may run in it one after the other. `guests` are participants
+    of other domains, by name, with their own coordinators: they are federated with, and admitted.
     """
 
     def __init__(
@@ -133,6 +139,7 @@ class LocalFederation:
         journals: Path | None = None,
         coordinator: ScratchCoordinator | None = None,
         run_id: int | None = None,
+        guests: Mapping[str, ScratchCoordinator] | None = None,
     ) -> None:
         names = (
             [f"site-{i}" for i in range(participants)]
@@ -146,6 +153,9 @@ class LocalFederation:
         self._reach = reach
         self.aggregator = self.coordinator.enroll(f"main-{int(self.run_id):x}", Role.AGGREGATOR)
         self._signer: ScratchIdentity | None = None
+        self._guests = dict(guests or {})
+        self._invite()
+        names += [name for name in self._guests if name not in names]
         self._participants: dict[str, LocalParticipant] = {}
         for index, name in enumerate(names):
             config = {
@@ -276,6 +286,12 @@ class LocalFederation:
             self._signer = self.coordinator.enroll(f"release-{int(self.run_id):x}", Role.SIGNER)
         return self._signer
 
+    def _invite(self) -> None:
+        """Federate with the domain of every guest, once each."""
+        for theirs in dict.fromkeys(self._guests.values()):
+            lent = [name for name, coordinator in self._guests.items() if coordinator is theirs]
+            self.coordinator.federate(theirs, lent_by_them=lent)
+
     def _participant(
         self,
         name: str,
@@ -284,8 +300,14 @@ class LocalFederation:
         run_config: Mapping[str, Any],
         journals: Path | None,
     ) -> LocalParticipant:
-        identity = self.coordinator.enroll(name)
+        theirs = self._guests.get(name)
+        identity = (theirs or self.coordinator).enroll(name)
         view = TrustView(self.clock, self._reach)
+        home: TrustView | None = None
+        if theirs is not None:
+            self.coordinator.admit(identity)
+            home = TrustView(self.clock, self._reach)
+            theirs.keep_current(home, reader=identity.spiffe_id)
         self.coordinator.keep_current(view, reader=identity.spiffe_id)
         context = Context(
             run_id=int(self.run_id),
@@ -302,6 +324,8 @@ class LocalFederation:
             view=view,
             journal=Journal(None if journals is None else journals / f"{name}.sqlite"),
             clock=self.clock,
+            host=None if theirs is None else lambda: self.coordinator.bundle,
+            home=home,
         )
 
     def _aggregator_agent(self) -> AggregatorCore:
@@ -314,4 +338,5 @@ class LocalFederation:
             log=log,
             coordinator=self.coordinator.link(self.aggregator),
             clock=self.clock,
+            foreign=lambda: self.coordinator.authority.federation.trust().foreign,
         )

@@ -11,7 +11,7 @@ from fltrust.agent.credentials import Credentials
 from fltrust.clock import Clock, SystemClock
 from fltrust.errors import Malformed
 from fltrust.identity import KeyId, Name, Role, SpiffeId, TrustDomain
-from fltrust.keys import FileSigner, generate
+from fltrust.keys import FileSigner, generate, spki_der
 from fltrust.pki import LEAF_PROFILES, Draft, Issuer, TrustBundle, create_issuing, create_root, make_bundle
 
 DOMAIN = "scratch.example"
@@ -62,6 +62,11 @@ class ScratchIdentity:
     @property
     def node_key(self) -> KeyId:
         return self._node_signer.key_id
+
+    @property
+    def node_key_der(self) -> bytes:
+        """The node's public key as our records keep it (SPKI)."""
+        return spki_der(self._node_signer.public_key)
 
     @property
     def node_key_pem(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from fltrust.clock import Clock
@@ -63,13 +63,14 @@ class ForeignFollower:
             is_fresh, now = self.is_fresh, self._clock.now()
             is_held = self._ledger.is_domain_held(self.domain)
             if is_fresh:
+                heard = now - self.view.age()  # when they spoke, not when we looked
                 place = (self._word.state.epoch, self._ledger.head)
-                is_noted = self._noted is not None and now - self._noted < _NOTE_EVERY
+                is_noted = self._noted is not None and heard - self._noted < _NOTE_EVERY
                 if not is_held and is_noted and place == self._settled:
                     return
                 with self._ledger.writing() as work:
-                    self._catch_up(work, home)
-                self._noted, self._settled = now, (self._word.state.epoch, self._ledger.head)
+                    self._catch_up(work, home, heard)
+                self._noted, self._settled = heard, (self._word.state.epoch, self._ledger.head)
             elif not is_held and (self._noted is None or now - self._noted > self._bound):
                 with self._ledger.writing() as work:
                     if self._is_active(work) and not work.state.is_domain_held(self.domain):
@@ -83,13 +84,13 @@ class ForeignFollower:
                 who for who in self._ledger.identities() if who.domain == self.domain and who not in known
             )
 
-    def _catch_up(self, work: Work, home: TrustBundle) -> None:
+    def _catch_up(self, work: Work, home: TrustBundle, heard: datetime) -> None:
         if not self._is_active(work):
             return
         take_over(self._word, work, home=home, spread=self._spread)  # 1
         if work.state.is_domain_held(self.domain):
             work.emit(EventKind.DOMAIN_RELEASED, actor=None, domain=self.domain)
-        work.tx.foreign.hear(self.domain, work.now)
+        work.tx.foreign.hear(self.domain, heard)
 
     def _is_active(self, work: Work) -> bool:
         record = work.tx.foreign.get(self.domain)
