@@ -64,6 +64,16 @@ def test_the_log_s_worked_tree_and_checkpoint_are_what_the_code_makes() -> None:
     assert note.decode() == _worked("transparency-log.md", "checkpoint")
 
 
+def test_the_log_s_worked_approvals_are_what_the_code_makes() -> None:
+    said = _fields(_worked("transparency-log.md", "approvals"))
+    for number in ("0", "1"):
+        entry = said[f"entry {number}"].encode()
+        assert parse_entry(entry).encode() == entry
+        assert leaf_hash(entry).hex() == said[f"leaf {number}"]
+    assert Digest.sha256_of(b"0" * 32).hex in said["entry 0"]
+    assert Digest.sha256_of(strictjson.encode({"epochs": ["7"]})).hex in said["entry 1"]
+
+
 def test_the_worked_tensor_set_is_what_the_code_makes() -> None:
     said = _fields(_worked("signed-models.md", "tensors"))
     tensors = [
