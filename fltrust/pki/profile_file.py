@@ -22,7 +22,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
@@ -78,7 +77,7 @@ _NARROWED = {
 
 def read_builtin() -> Profiles:
     """Read the file that ships. Every role, service and kind of CA has its table, or it is `Malformed`."""
-    return parse_profiles((files("fltrust.pki") / "profiles.toml").read_text("utf-8"))
+    return parse_profiles(Path(__file__).with_name("profiles.toml").read_text("utf-8"))
 
 
 def parse_profiles(text: str) -> Profiles:
