@@ -33,7 +33,7 @@ from fltrust.keys.verify import verify_with
 from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.pki.verify import MAX_CERTIFICATE
 
-KIND = "x509-chain"
+KIND = "x509"
 MAX_CHAIN = 6
 MAX_PROOF = 1024
 MAX_FIELD = 512

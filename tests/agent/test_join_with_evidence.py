@@ -129,4 +129,4 @@ def test_a_site_joins_with_a_certificate_of_another_ca_whose_key_it_has(
     where = introduction(world.bootstrap, world.address, root)
     state = join(where, home=tmp_path / "home", prove=certificate_prover(chain, key_path))
     assert str(state.spiffe_id) == "spiffe://hospitals.example/signer/site-b"
-    assert world.authority.enrollment(state.spiffe_id).evidence == "x509-chain"
+    assert world.authority.enrollment(state.spiffe_id).evidence == "x509"
