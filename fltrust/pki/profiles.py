@@ -1,6 +1,7 @@
 """What each kind of certificate may say: one frozen profile per kind, read from `profiles.toml` beside this.
 
-Everywhere: P-256 (a device's key may be RSA), ECDSA with SHA-256, X.509 v3, serials of 20 random octets, AKI and SKI.
+Everywhere: P-256 (a device's key may be RSA), ECDSA with SHA-256, X.509 v3, serials of 20 random octets,
+AKI and SKI.
 Leaves are SPIFFE X.509-SVIDs: exactly one URI SAN. Their subject is empty, so that the SPIFFE ID is
 the only name there is (the SAN is then critical: X.509-SVID, section 3.1; RFC 5280, 4.1.2.6).
 CA certificates carry the trust domain as a URI SAN without a path (X.509-SVID, section 3.2, "SHOULD"):
