@@ -163,7 +163,9 @@ def release_hold(
         who = identity_from(name, domain=me.spiffe_id.domain)
         if who.name is None:
             raise Malformed("expected somebody on hold; the coordinator never is")
-        parameters = release_parameters(RevocationTarget(name=(who.role, who.name)))
+        is_ours = who.domain == me.spiffe_id.domain
+        target = RevocationTarget(name=(who.role, who.name)) if is_ours else RevocationTarget(foreign=who)
+        parameters = release_parameters(target)
         record = propose(client, me, RELEASE_HOLD, parameters, reason=reason, within=within)
     tell(record, "The hold has ended.", as_json=as_json)
 
