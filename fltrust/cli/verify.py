@@ -73,6 +73,16 @@ def verify(
             help="A file or directory of the model not to verify, such as .git.", show_default=False
         ),
     ] = None,
+    second_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Demand a second signature (ML-DSA-65) under this root, too. Experimental.",
+            show_default=False,
+        ),
+    ] = None,
+    second: Annotated[
+        Path | None, typer.Option(help="Default: <model>.second.json.", show_default=False)
+    ] = None,
     advisory: Annotated[
         bool, typer.Option("--advisory", help="Tell what would be refused, and exit with 0.")
     ] = False,
@@ -105,6 +115,10 @@ def verify(
     signers = signers_of(rules, identity, issuer)
     trusted = load_trust(trust)
     job = _Job(path, trusted, rules, signers, SystemClock().now())
+    if second_root is not None:
+        job.second = (second_root, second)
+    elif second is not None:
+        raise Malformed("expected --second-root beside --second: under which root is it to verify?")
     outcome = job.run(signature=signature, lineage=lineage, status=status, ignore=ignore or ())
     if vsa is not None:
         outcome.write_summary(vsa, trust=trust, policy=policy)
@@ -118,6 +132,7 @@ class _Job:
         self, path: Path, trust: Trust, policy: Policy, signers: tuple[IdentityRule, ...], at: datetime
     ) -> None:
         self.path, self.trust, self.policy, self.signers, self.at = path, trust, policy, signers, at
+        self.second: tuple[Path, Path | None] | None = None
 
     def run(
         self, *, signature: Path | None, lineage: Path | None, status: Path | None, ignore: Collection[str]
@@ -139,9 +154,19 @@ class _Job:
                     ignore=ignore,
                     progress=progress,
                 )
+            if self.second is not None:
+                self._verify_second(verified, signature)
         except (Refused, InvalidInput) as error:  # no verdict: not found, or a disk that does not answer
             return _Outcome(self, None, (error,))
         return _Outcome(self, verified, verified.refusals)
+
+    def _verify_second(self, verified: VerifiedModel, signature: Path | None) -> None:
+        from fltrust.artifacts.second import verify_second
+        from fltrust.cli.second import read_root
+
+        if self.second is not None:
+            root, second = self.second
+            verify_second(verified, root=read_root(root), signature=signature, second=second)
 
 
 class _Outcome:

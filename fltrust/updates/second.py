@@ -103,6 +103,30 @@ class SecondSignature:
         return cls(payload, key_id, signature, chain)
 
 
+def require_second(
+    second: SecondSignature, *, payload: bytes, who: SpiffeId, root: x509.Certificate, at: datetime
+) -> SecondLeaf:
+    """Verify a second signature over `payload`, whose first one was verified to be by `who`.
+
+    1. It is over the same payload, byte for byte, else ``digest-mismatch``.
+    2. Its chain leads to the root, is valid at `at`, and its leaf names `who`, else `CertificateRefused`.
+    3. The signature is the leaf key's over that payload, else `SignatureInvalid`.
+    """
+    # 1.
+    if not hmac.compare_digest(second.payload, payload):
+        raise StatementRefused(
+            f"expected the second signature of {who} over the same payload, it is over another",
+            reason=Refusal.DIGEST_MISMATCH,
+        )
+    # 2.
+    leaf = verify_second_chain(second.chain_der, root=root, at=at, expect=who)
+    # 3.
+    if second.key_id != key_id_of(leaf.public_key):
+        raise SignatureInvalid(f"expected a second signature by the key of {who}, got another key's")
+    verify_mldsa(leaf.public_key, second.signature, pae(PAYLOAD_TYPE, payload))
+    return leaf
+
+
 def check_second(
     second: SecondSignature | None,
     *,
@@ -119,9 +143,7 @@ def check_second(
     1. Where only the first is asked for, that is all: None, whatever came.
     2. A second one must have come (``second-signature-missing``), and there must be a root to verify it
        under (``second-root-missing``): nothing makes two signatures into one.
-    3. It is over the same payload, byte for byte, else ``digest-mismatch``.
-    4. Its chain leads to the root, is valid at `at`, and its leaf names `who`, else `CertificateRefused`.
-    5. The signature is the leaf key's over that payload, else `SignatureInvalid`.
+    3. It verifies (`require_second`).
     """
     # 1.
     if ask is Signatures.FIRST:
@@ -139,15 +161,4 @@ def check_second(
             reason="second-root-missing",
         )
     # 3.
-    if not hmac.compare_digest(second.payload, payload):
-        raise StatementRefused(
-            f"expected the second signature of {who} over the same payload, it is over another",
-            reason=Refusal.DIGEST_MISMATCH,
-        )
-    # 4.
-    leaf = verify_second_chain(second.chain_der, root=root, at=at, expect=who)
-    # 5.
-    if second.key_id != key_id_of(leaf.public_key):
-        raise SignatureInvalid(f"expected a second signature by the key of {who}, got another key's")
-    verify_mldsa(leaf.public_key, second.signature, pae(PAYLOAD_TYPE, payload))
-    return leaf
+    return require_second(second, payload=payload, who=who, root=root, at=at)
