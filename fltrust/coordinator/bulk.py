@@ -37,7 +37,7 @@ from fltrust.revocation.state import Standing
 
 KIND = "bulk"
 """The kind of evidence in the record: an operator's word."""
-TOGETHER = 64
+TOGETHER = 128
 """Items in one transaction, where each is decided on its own."""
 
 _Checked = CheckedRequest | FltrustError

@@ -57,10 +57,10 @@ def _site(n: int | str) -> SpiffeId:
 def test_many_are_enrolled_in_one_call_each_as_if_alone(each_world_with: WorldWith) -> None:
     world = each_world_with(ApprovalPolicy())
     before = world.authority.head
-    items = [_item(f"site-{n}") for n in range(70)]  # more than stand in one transaction
+    items = [_item(f"site-{n}") for n in range(130)]  # more than stand in one transaction
     items += [_item("main", Role.AGGREGATOR), _item("www", Role.SERVER, dns_names=("www.example.org",))]
     answer = world.op.enroll_bulk(items, atomic=False)
-    assert _reasons(answer.results) == [None] * 72
+    assert _reasons(answer.results) == [None] * 132
     for item, result in zip(items, answer.results, strict=True):
         assert result.certificate is not None
         chain = (result.certificate, *answer.issuers)
@@ -68,14 +68,14 @@ def test_many_are_enrolled_in_one_call_each_as_if_alone(each_world_with: WorldWi
         assert (found.spiffe_id.role, found.spiffe_id.name) == (item.who.role, item.who.name)
         world.authority.judge(found)
     events = world.authority.events(before, 1000, reader=None)
-    assert [e.kind for e in events] == [EventKind.ENROLLED] * 72
+    assert [e.kind for e in events] == [EventKind.ENROLLED] * 132
     assert {e.actor for e in events} == {world.operator.spiffe_id}
     with world.authority.ledger.reading() as tx:
-        logged = tx.tlog.find(subject=str(_site(69)))
+        logged = tx.tlog.find(subject=str(_site(129)))
     assert [entry.kind for entry in logged] == [LogKind.CERTIFICATE, LogKind.TRUST_EVENT]
     assert world.op.get_enrollment(_site(3)).evidence == "bulk"
     world.reopen()
-    assert len(world.op.list_enrollments()) == 73
+    assert len(world.op.list_enrollments()) == 133
 
 
 def test_the_same_items_again_give_the_same_certificates(world: World) -> None:
