@@ -20,7 +20,7 @@ from fltrust.artifacts.provenance import Provenance
 from fltrust.artifacts.tensors import SET_TYPE, RawTensor, manifest_of
 from fltrust.identity import Digest
 from fltrust.tlog.checkpoint import Checkpoint
-from fltrust.tlog.entries import parse_entry
+from fltrust.tlog.entries import LogKind, kind_of, parse_entry
 from fltrust.tlog.merkle import leaf_hash, node_hash
 from fltrust.tlog.note import NoteKey, sign_note
 from fltrust.tlog.ports import TreeHead
@@ -72,6 +72,13 @@ def test_the_log_s_worked_approvals_are_what_the_code_makes() -> None:
         assert leaf_hash(entry).hex() == said[f"leaf {number}"]
     assert Digest.sha256_of(b"0" * 32).hex in said["entry 0"]
     assert Digest.sha256_of(strictjson.encode({"epochs": ["7"]})).hex in said["entry 1"]
+
+
+def test_the_worked_entries_about_keys_are_in_the_one_byte_form() -> None:
+    entries = _worked("transparency-log.md", "keys").splitlines()
+    kinds = [kind_of(parse_entry(entry.encode())) for entry in entries]
+    assert kinds == [LogKind.KEY_USED, LogKind.KEY_DESTROYED]
+    assert [parse_entry(entry.encode()).encode().decode() for entry in entries] == entries
 
 
 def test_the_worked_tensor_set_is_what_the_code_makes() -> None:
