@@ -36,6 +36,7 @@ from fltrust.tlog.entries import (
     parse_entry,
     to_milliseconds,
 )
+from fltrust.tlog.keyacts import KeyDestroyed, KeyUsed
 from fltrust.tlog.ports import MAX_ENTRY
 from fltrust.tlog.trustevents import MAX_LISTED
 
@@ -110,6 +111,23 @@ ONE_OF_EACH: dict[LogKind, Entry] = {
         result=DIGEST,
         count=2,
         needed=2,
+    ),
+    LogKind.KEY_USED: KeyUsed(
+        at=AT,
+        since=AT - timedelta(hours=1),
+        key="issuing",
+        key_id=KeyId("ab" * 32),
+        home="pkcs11",
+        signatures=412,
+        failed=1,
+    ),
+    LogKind.KEY_DESTROYED: KeyDestroyed(
+        at=AT,
+        key_id=KeyId("ab" * 32),
+        home="awskms",
+        was_there=True,
+        gone_at=AT + timedelta(days=7),
+        reason="retired",
     ),
 }
 
