@@ -144,9 +144,11 @@ class Lab(_Federation):
         domain: str = "hospitals.example",
         lifetime: str = "1h",
         database: str | None = None,
+        services: bool = False,
     ) -> None:
         super().__init__(folder)
         self.domain = domain
+        self.services_port = free_port()
         self.bootstrap_port, self.coordinator_port = free_port(), free_port()
         self.public_port = free_port()
         self.coordinator: Process | None = None
@@ -164,6 +166,7 @@ class Lab(_Federation):
         }
         (folder / "home").mkdir(mode=0o700)
         options = ["--database", database] if database else []
+        options += ["--services", f"127.0.0.1:{self.services_port}"] if services else []
         self.fltrust(
             "coordinator",
             "init",

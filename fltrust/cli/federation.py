@@ -190,7 +190,7 @@ def bundle(
     ] = None,
     state: State = None,
 ) -> None:
-    """Write the bundle of our own domain as SPIFFE publishes it, a JWK Set: for another domain's operators."""
+    """Write our own domain's bundle as SPIFFE publishes it, a JWK Set: for another domain's operators."""
     from fltrust.files import write_durably
     from fltrust.pki import root_fingerprint
     from fltrust.pki.jwks import DEFAULT_REFRESH, publish

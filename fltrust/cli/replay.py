@@ -110,7 +110,9 @@ def replay(
             run_id=run_id,
             without=identity_from(without, domain=me.spiffe_id.domain),
             record=client,
-            verifier=Verifier(me.bundle),
+            verifier=Verifier(
+                me.bundle, foreign=tuple(shown.record.bundle for shown in client.list_foreign())
+            ),
             folder=retained,
             key=recovery,
             builder=maker.spiffe_id,

@@ -15,6 +15,8 @@ from fltrust.cli.revocation import run_id_from
 from fltrust.cli.session import operator_session
 
 if TYPE_CHECKING:
+    from fltrust.client.coordinator import CoordinatorClient
+    from fltrust.pki.types import TrustBundle
     from fltrust.rounds.types import RoundRecord
     from fltrust.updates import SealedRoundStatement
 
@@ -77,8 +79,11 @@ def export(
     from fltrust.wire.record import export_record
 
     with operator_session(state) as (client, me):
-        data = export_record(client, me.bundle, run_id_from(run))
-        roots = " ".join(f"--root {root_fingerprint(root)}" for root in me.bundle.roots)
+        foreign = _foreign(client)
+        data = export_record(client, me.bundle, run_id_from(run), foreign=foreign)
+        roots = " ".join(
+            f"--root {root_fingerprint(root)}" for known in (me.bundle, *foreign) for root in known.roots
+        )
     if to is None:
         sys.stdout.buffer.write(data)
     else:
@@ -119,8 +124,9 @@ def verify(
         )
     if record is None:
         with operator_session(state) as (client, me):
-            data = export_record(client, me.bundle, run_id_from(run))
-        trusted = [root_fingerprint(known) for known in me.bundle.roots]
+            foreign = _foreign(client)
+            data = export_record(client, me.bundle, run_id_from(run), foreign=foreign)
+        trusted = [root_fingerprint(root) for known in (me.bundle, *foreign) for root in known.roots]
     else:
         from fltrust.files import read_bounded
         from fltrust.identity import Digest
@@ -135,6 +141,11 @@ def verify(
             typer.echo(line)
     if not report.is_good:
         raise typer.Exit(EXIT_CODES[StatementRefused])
+
+
+def _foreign(client: CoordinatorClient) -> tuple[TrustBundle, ...]:
+    """The roots of every domain that was ever federated with."""
+    return tuple(shown.record.bundle for shown in client.list_foreign())
 
 
 replay.register(app)

@@ -121,6 +121,7 @@ def verify_chain(
     *,
     log: LogEvidence | None = None,
     events: Iterable[TrustEvent] = (),
+    foreign: Sequence[TrustBundle] = (),
 ) -> ChainReport:
     """Verify rounds as anybody can who has the record and the roots; report, never raise for what is in it.
 
@@ -138,9 +139,10 @@ def verify_chain(
     5. Given the trust feed, whoever was revoked later, as compromised since before it signed, is tainted.
 
     Without `events`, 4 and 5 are left out: revocations are not part of the rounds' own record. Without
-    `log`, the rounds' places are taken as said: rounds may have been left out.
+    `log`, the rounds' places are taken as said: rounds may have been left out. `foreign` are the roots of
+    domains whose participants took part.
     """
-    feed, verifier = tuple(events), Verifier(bundle)
+    feed, verifier = tuple(events), Verifier(bundle, foreign=foreign)
     tree, log_problem = _read_log(log, bundle)
     checks: list[RoundCheck] = []
     sealed: list[tuple[RoundCheck, VerifiedReceipt]] = []

@@ -246,7 +246,9 @@ class LocalFederation:
             run_id=self.run_id,
             without=self[without].spiffe_id,
             record=self.coordinator.as_operator(),
-            verifier=Verifier(self.coordinator.bundle),
+            verifier=Verifier(
+                self.coordinator.bundle, foreign=self.coordinator.authority.federation.of_record()
+            ),
             folder=retained,
             key=key,
             builder=self.signer,

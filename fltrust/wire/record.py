@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from fltrust.rounds.chain import ChainReport, verify_chain
 from fltrust.rounds.logged import LogEvidence, PlaceProof
 from fltrust.rounds.types import RoundArchive, RoundRecord
 from fltrust.wire.enrollment import bundle_from_pb, bundle_to_pb
+from fltrust.wire.federation import MAX_DOMAINS
 from fltrust.wire.pb import record_pb2 as pb
 from fltrust.wire.rounds import (
     add_place,
@@ -28,6 +30,7 @@ from fltrust.wire.rounds import (
     tree_to_pb,
 )
 from fltrust.wire.trust import event_from_pb, event_to_pb
+from fltrust.wire.values import at_most
 
 FORMAT = "fltrust-record-v2"
 MAX_RECORD = 512 * 1024 * 1024
@@ -44,12 +47,15 @@ class WrittenRecord:
 
     run_id: RunId
     bundle: TrustBundle
+    foreign: tuple[TrustBundle, ...]
     events: tuple[TrustEvent, ...]
     rounds: tuple[RoundRecord, ...]
     log: LogEvidence
 
 
-def export_record(archive: Archive, bundle: TrustBundle, run_id: RunId) -> bytes:
+def export_record(
+    archive: Archive, bundle: TrustBundle, run_id: RunId, *, foreign: Iterable[TrustBundle] = ()
+) -> bytes:
     """The record of a run, complete: roots, trust feed, rounds with all evidence, their places in the log.
 
     The run may go on meanwhile. So the rounds are read first, then the proofs, then the feed: no round in
@@ -61,7 +67,12 @@ def export_record(archive: Archive, bundle: TrustBundle, run_id: RunId) -> bytes
         raise NotFound(f"expected rounds of run {int(run_id)}, found none", hint="see: fltrust rounds list")
     rounds = [record_to_pb(archive.get_round(run_id, summary.key.step)) for summary in summaries]
     log = archive.prove_rounds(run_id)
-    header = pb.RecordHeader(format=FORMAT, run_id=int(run_id), bundle=bundle_to_pb(bundle))
+    header = pb.RecordHeader(
+        format=FORMAT,
+        run_id=int(run_id),
+        bundle=bundle_to_pb(bundle),
+        foreign=map(bundle_to_pb, foreign),
+    )
     lines = [pb.RecordLine(header=header)]
     lines.extend(pb.RecordLine(event=event_to_pb(event)) for event in _feed_so_far(archive))
     lines.extend(pb.RecordLine(round=found) for found in rounds)
@@ -76,6 +87,8 @@ def read_record(data: bytes) -> WrittenRecord:
         raise Oversized(f"expected a record of at most {MAX_RECORD} bytes, got {len(data)}")
     lines = _lines(data)
     header = next(lines, None)
+    if header is not None:
+        at_most(header.header.foreign, MAX_DOMAINS, what="foreign domains in a record")
     if header is None or header.WhichOneof("line") != "header" or header.header.format != FORMAT:
         raise Malformed(f"expected a record that begins with a header of format {FORMAT!r}")
     events: list[TrustEvent] = []
@@ -99,6 +112,7 @@ def read_record(data: bytes) -> WrittenRecord:
     return WrittenRecord(
         RunId(header.header.run_id),
         bundle_from_pb(header.header.bundle),
+        tuple(map(bundle_from_pb, header.header.foreign)),
         tuple(events),
         tuple(rounds),
         LogEvidence(*tree, proofs),
@@ -110,7 +124,9 @@ def verify_record(data: bytes, run_id: RunId, *, roots: Collection[Digest]) -> C
     domain changed its root in between.
 
     1. The record is well formed and about this run, of which it holds a round at least.
-    2. One of its roots at least has such a fingerprint; those that have none are dropped.
+    2. One of its roots at least has such a fingerprint; those that have none are dropped. So are those of
+       foreign domains whose participants took part, where nobody vouches for them: what they sent does not
+       verify then.
     3. Steps 1 to 5 of `fltrust.rounds.chain.verify_chain`.
 
     The trust feed in a record is what the coordinator told the exporter: it is checked against the
@@ -126,7 +142,11 @@ def verify_record(data: bytes, run_id: RunId, *, roots: Collection[Digest]) -> C
     except CertificateRefused as error:
         error.hint = error.hint or "is this the record of another federation?"
         raise
-    return verify_chain(record.rounds, trusted, log=record.log, events=record.events)  # 3
+    foreign = []
+    for bundle in record.foreign:
+        with suppress(CertificateRefused):
+            foreign.append(pin_bundle(bundle, *roots))
+    return verify_chain(record.rounds, trusted, log=record.log, events=record.events, foreign=foreign)  # 3
 
 
 def _feed_so_far(archive: TrustFeed) -> Iterator[TrustEvent]:

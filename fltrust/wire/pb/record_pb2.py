@@ -27,7 +27,7 @@ from fltrust.wire.pb import rounds_pb2 as fltrust_dot_v1_dot_rounds__pb2
 from fltrust.wire.pb import trust_pb2 as fltrust_dot_v1_dot_trust__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66ltrust/v1/record.proto\x12\nfltrust.v1\x1a\x1b\x66ltrust/v1/enrollment.proto\x1a\x17\x66ltrust/v1/rounds.proto\x1a\x16\x66ltrust/v1/trust.proto\"\xdb\x01\n\nRecordLine\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.fltrust.v1.RecordHeaderH\x00\x12\'\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.fltrust.v1.TrustEventH\x00\x12\"\n\x05round\x18\x03 \x01(\x0b\x32\x11.fltrust.v1.RoundH\x00\x12#\n\x04tree\x18\x04 \x01(\x0b\x32\x13.fltrust.v1.LogTreeH\x00\x12\'\n\x05place\x18\x05 \x01(\x0b\x32\x16.fltrust.v1.PlaceProofH\x00\x42\x06\n\x04line\"W\n\x0cRecordHeader\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\'\n\x06\x62undle\x18\x03 \x01(\x0b\x32\x17.fltrust.v1.TrustBundleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66ltrust/v1/record.proto\x12\nfltrust.v1\x1a\x1b\x66ltrust/v1/enrollment.proto\x1a\x17\x66ltrust/v1/rounds.proto\x1a\x16\x66ltrust/v1/trust.proto\"\xdb\x01\n\nRecordLine\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.fltrust.v1.RecordHeaderH\x00\x12\'\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.fltrust.v1.TrustEventH\x00\x12\"\n\x05round\x18\x03 \x01(\x0b\x32\x11.fltrust.v1.RoundH\x00\x12#\n\x04tree\x18\x04 \x01(\x0b\x32\x13.fltrust.v1.LogTreeH\x00\x12\'\n\x05place\x18\x05 \x01(\x0b\x32\x16.fltrust.v1.PlaceProofH\x00\x42\x06\n\x04line\"\x81\x01\n\x0cRecordHeader\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\'\n\x06\x62undle\x18\x03 \x01(\x0b\x32\x17.fltrust.v1.TrustBundle\x12(\n\x07\x66oreign\x18\x04 \x03(\x0b\x32\x17.fltrust.v1.TrustBundleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECORDLINE']._serialized_start=118
   _globals['_RECORDLINE']._serialized_end=337
-  _globals['_RECORDHEADER']._serialized_start=339
-  _globals['_RECORDHEADER']._serialized_end=426
+  _globals['_RECORDHEADER']._serialized_start=340
+  _globals['_RECORDHEADER']._serialized_end=469
 # @@protoc_insertion_point(module_scope)
