@@ -83,6 +83,10 @@ class _Call:
     node_id: NodeId = field(default_factory=lambda: NodeId(0))
 
 
+_EXPIRY_MARGIN = 0.5
+"""Seconds before its certificate runs out at which a held pull is let go."""
+
+
 class FleetGuard:
     """ASGI middleware in front of Flower's app, on the Fleet listener. For each request:
 
@@ -287,7 +291,10 @@ class FleetGuard:
             self._check_standing(call.peer)  # a hold is long enough for a revocation
             return await self._forward(call)
 
-        response = await self._held.for_node(call.node_id, ask, call.receive)
+        left = (call.peer.not_after - self._clock.now()).total_seconds()
+        response = await self._held.for_node(
+            call.node_id, ask, call.receive, at_most=max(left - _EXPIRY_MARGIN, 0.0)
+        )
         if response.status == 200 and response.body:
             given = PullMessagesResponse.FromString(response.body)
             for message, tree in zip(given.messages_list, given.message_object_trees, strict=True):

@@ -10,6 +10,7 @@ stall those who pull. Everything here belongs to the event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -154,17 +155,23 @@ class HeldPulls:
     # --- who asks
 
     async def for_node(
-        self, node_id: NodeId, call: Callable[[], Awaitable[Response]], receive: Receive
+        self,
+        node_id: NodeId,
+        call: Callable[[], Awaitable[Response]],
+        receive: Receive,
+        *,
+        at_most: float = math.inf,
     ) -> Response:
         """Ask `call` for the node's next instruction, and hold the node while there is none.
 
         An instruction whose tensors are still uploaded is waited for as well: a node that got it now
-        would wait in whole seconds. Raises `ClientGone` when the node hangs up: an instruction handed
-        to nobody would be lost.
+        would wait in whole seconds. `at_most` seconds are what the node's certificate leaves: an answer
+        to one that ran out meanwhile would be a refusal, on which a SuperNode ends. Raises `ClientGone`
+        when the node hangs up: an instruction handed to nobody would be lost.
         """
         if not self.is_on:
             return await call()
-        deadline = _now() + self._hold
+        deadline = _now() + min(self._hold, at_most)
         bell = asyncio.Event()
         self._node_bells[node_id].add(bell)
         gone = asyncio.ensure_future(wait_gone(receive))

@@ -31,6 +31,7 @@ from superlink_world import (
 
 from fltrust.agent.client import SOCKET_VARIABLE
 from fltrust.errors import Malformed, Unavailable
+from fltrust.flower.asgi import Response
 from fltrust.flower.held_pull import HeldPulls, Stage
 from fltrust.flower.superlink import SuperlinkOptions
 from fltrust.flower.superlink_args import is_loopback, prepare_environment, read_flower_arguments
@@ -341,3 +342,22 @@ def test_the_environment_of_flower_is_prepared(monkeypatch: pytest.MonkeyPatch, 
     assert "FLWR_INTERNAL_GRPC_FLEET_API" not in env
     assert "FLWR_INTERNAL_GRPC_CONTROL_API" not in env
     assert env["PATH"].endswith(":/usr/bin")
+
+
+def test_a_node_is_let_go_before_its_certificate_runs_out() -> None:
+    held, asked = HeldPulls(hold=30), []
+
+    async def ask() -> Response:
+        asked.append(1)
+        return Response(200, b"", ())
+
+    async def silent() -> Any:
+        await asyncio.Event().wait()
+
+    async def pull() -> Response:
+        async with asyncio.timeout(10):
+            return await held.for_node(NodeId(1), ask, silent, at_most=0.1)
+
+    response = asyncio.run(pull())
+    assert (response.status, response.body) == (200, b"")
+    assert asked == [1]
