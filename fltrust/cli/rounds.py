@@ -16,6 +16,7 @@ from fltrust.cli.session import operator_session
 
 if TYPE_CHECKING:
     from fltrust.client.coordinator import CoordinatorClient
+    from fltrust.identity import SpiffeId
     from fltrust.pki.types import TrustBundle
     from fltrust.rounds.types import RoundRecord
     from fltrust.updates import SealedRoundStatement
@@ -171,16 +172,17 @@ def _row(record: RoundRecord) -> Row:
 
 def _admitted(record: RoundRecord) -> list[str]:
     sealed = _sealed(record)
-    return [] if sealed is None else [_short(str(a.participant)) for a in sealed.admitted]
+    return [] if sealed is None else [_short(a.participant, sealed) for a in sealed.admitted]
 
 
 def _refused(record: RoundRecord) -> dict[str, str]:
     sealed = _sealed(record)
-    return {} if sealed is None else {_short(str(who)): reason for who, reason in sealed.refused}
+    return {} if sealed is None else {_short(who, sealed): reason for who, reason in sealed.refused}
 
 
-def _short(spiffe_id: str) -> str:
-    return spiffe_id.rpartition("/")[2]
+def _short(who: SpiffeId, sealed: SealedRoundStatement) -> str:
+    """The name alone; of another domain's participant the whole SPIFFE ID."""
+    return str(who.name) if who.domain == sealed.domain else str(who)
 
 
 def _sealed(record: RoundRecord) -> SealedRoundStatement | None:
