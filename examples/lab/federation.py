@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from examples.lab.processes import MARK, Brood, Process, free_port, is_listening, wait_for
+from examples.lab.root import RootAtHand
 from fltrust.agent.state import AgentState
 from fltrust.pki.leaf import ca_key_id
 
@@ -195,6 +196,10 @@ class Lab(_Federation):
 
     def state(self, name: str, role: str = "participant") -> Path:
         return self.folder / "home" / self.domain / f"{role}-{name}"
+
+    def root_at_hand(self) -> RootAtHand:
+        """What a ceremony with the root's key would answer."""
+        return RootAtHand(self)
 
     def bundle(self, name: str, role: str = "participant") -> int:
         """The sequence of the trust bundle that an agent has."""

@@ -44,6 +44,7 @@ _MODULES: Mapping[str, str | None] = {
     "keys": "keys",
     "log": "log",
     "site": None,
+    "renew": None,
     "revocation": None,
     "blast": None,
     "audit": None,

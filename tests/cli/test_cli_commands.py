@@ -72,6 +72,18 @@ def test_a_damaged_token_is_refused_without_being_repeated(lab: Lab) -> None:
     assert damaged not in refused.stderr
 
 
+def test_renew_gives_a_new_certificate_for_a_new_key_or_the_same(lab: Lab) -> None:
+    lab.join("site-renewed")
+    state = ("--state", str(lab.state("site-renewed")))
+    first, *_ = lab.fltrust_json("status", *state)
+    lab.fltrust("renew", *state)
+    second, *_ = lab.fltrust_json("status", *state)
+    lab.fltrust("renew", "--keep-key", *state)
+    third, *_ = lab.fltrust_json("status", *state)
+    assert len({row["serial"] for row in (first, second, third)}) == 3
+    assert first["key"] != second["key"] == third["key"]
+
+
 def test_status_shows_the_identities_of_this_machine(lab: Lab) -> None:
     lab.join("site-status")
     shown = {row["spiffe_id"]: row for row in lab.fltrust_json("status")}
@@ -202,3 +214,19 @@ def test_join_takes_a_pasted_line_and_does_not_wait_for_the_end_of_input(lab: La
             assert join.wait(60) == 0
         finally:
             join.kill()
+
+
+def test_an_ended_ca_brings_everybody_over_and_the_operator_as_well(lab: Lab) -> None:
+    ca = lab.root_at_hand()
+    lab.join("site-orphan")
+    state = ("--state", str(lab.state("site-orphan")))
+    before = ca.issuing()
+    answer = ca.answer_issuing()
+    done = lab.fltrust_json("ca", "revoke-issuing", "--answer", str(answer), "--reason", "stolen")
+    assert (done["state"], done["result"]["issuer"], done["result"]["forged"]) == ("executed", before, 0)
+    again = lab.fltrust("ca", "revoke-issuing", "--answer", str(answer), "--reason", "stolen", check=False)
+    assert again.returncode != 0
+    lab.fltrust("renew", *state)  # with the certificate of the CA that ended
+    assert lab.issuer("site-orphan") == lab.issuer("admin", "operator") == ca.issuing() != before
+    kinds = [event["kind"] for event in map(json.loads, lab.fltrust("events", "--json").stdout.splitlines())]
+    assert kinds[-2:] == ["issuer-revoked", "bundle-changed"]

@@ -12,22 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 
 from examples.demo.tail import Tail, short
 from examples.lab import Lab, Run
 from examples.lab.processes import wait_for
-from fltrust.ceremony.files import Act, Answer
-from fltrust.clock import SystemClock
-from fltrust.identity import Digest, TrustDomain
-from fltrust.keys import Signer, generate
-from fltrust.keys.file import load
-from fltrust.pki import create_issuing, load_bundle
-from fltrust.pki.authority import CaFiles, read_certificate
-from fltrust.pki.ca_certificates import create_root_succession
-from fltrust.pki.csr import parse_csr
-from fltrust.pki.leaf import ca_key_id
-from fltrust.pki.rollover import prepare_issuing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -75,52 +63,6 @@ class Federation:
 
 
 PEOPLE = (("site-a", "participant"), ("site-b", "participant"), ("main", "aggregator"))
-
-
-class RootAtHand:
-    """What a root ceremony answers, made with the root's key that lies in the lab's folder."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.folder = lab.folder / "coordinator" / "ca"
-        self.root = load_bundle(self.folder).roots[0]
-        self.signer = load(CaFiles(self.folder).root_key, passphrase=lab.passphrase)
-
-    def issuing(self) -> str:
-        return str(ca_key_id(read_certificate(CaFiles(self.folder).issuing_certificate).public_key()))
-
-    def bundle_sequence(self) -> int:
-        return load_bundle(self.folder).sequence
-
-    def roll_issuing(self, root: x509.Certificate, signer: Signer | None = None) -> None:
-        csr = parse_csr(prepare_issuing(self.folder, passphrase=self.lab.passphrase))
-        certificate = create_issuing(
-            root=root, root_signer=signer or self.signer, public_key=csr, now=SystemClock().now()
-        )
-        answer = self._answer(Act.ISSUING, certificate)
-        self.lab.fltrust("ca", "roll-issuing", str(answer), "--reason", "its year is over")
-
-    def add_root(self) -> tuple[x509.Certificate, Signer]:
-        signer = generate()
-        found = create_root_succession(
-            old=self.root, old_signer=self.signer, new_signer=signer, now=SystemClock().now()
-        )
-        answer = self._answer(Act.ROLLOVER, found.old, found.new, found.new_with_old, found.old_with_new)
-        self.lab.fltrust("ca", "change-anchors", "--add", str(answer), "--reason", "ten years are over")
-        return found.new, signer
-
-    def _answer(self, act: Act, *certificates: x509.Certificate) -> Path:
-        path = self.lab.folder / f"{act}.json"
-        nothing = Digest.sha256_of(b"")
-        answer = Answer(
-            act=act,
-            domain=TrustDomain(self.lab.domain),
-            request=nothing,
-            transcript=nothing,
-            certificates=certificates,
-        )
-        path.write_bytes(answer.to_json())
-        return path
 
 
 @pytest.fixture
@@ -233,7 +175,7 @@ def test_certificates_the_issuing_ca_and_the_root_are_replaced_and_no_round_fail
         settings.read_text().replace("participant = 3600", "participant = 12\naggregator = 45")
     )
     federation.start({"site-a": "always-sleep=5", "site-b": "always-sleep=5"})
-    ca = RootAtHand(lab)
+    ca = lab.root_at_hand()
     run = federation.run(**{"num-server-rounds": 8})
     federation.wait("round-sealed", round=1)
     first = ca.issuing()
