@@ -9,8 +9,10 @@ from datetime import timedelta
 import pytest
 
 from fltrust.coordinator.federation.desk import CALLING_ROLES
+from fltrust.coordinator.federation.follower import ForeignFollower
 from fltrust.coordinator.federation.keeper import take_bundle
 from fltrust.coordinator.federation.relay import TheirWord, take_over
+from fltrust.coordinator.gate import Gate
 from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.session import Caller
 from fltrust.enrollment.foreign import BundleProfile, ForeignDomain, ForeignParticipant
@@ -540,3 +542,67 @@ def test_a_node_key_of_its_own_is_what_a_site_gives_to_be_admitted() -> None:
     key = spki_der(generate().public_key)
     asked = ForeignParticipant(WARD, key)
     assert ForeignParticipant.from_parameters(asked.to_parameters()) == asked
+
+
+# --- at the door
+
+
+def _context(who: ScratchIdentity) -> dict[str, list[bytes]]:
+    """What gRPC says of a connection."""
+    pem = who.credentials.chain_pem
+    leaf = pem.partition(b"-----END CERTIFICATE-----\n")
+    return {
+        "ssl_tls_version": [b"TLSv1.3"],
+        "x509_pem_cert": [leaf[0] + leaf[1]],
+        "x509_pem_cert_chain": [pem],
+    }
+
+
+def test_the_gate_names_a_guest_under_its_own_domain_s_roots_and_refuses_every_other_role(
+    host: ScratchCoordinator, clinic: ScratchCoordinator, ward: ScratchIdentity
+) -> None:
+    gate = Gate(host.authority, host.clock)
+    assert gate.identify(_context(ward)).spiffe_id == WARD
+    eve = scratch_identity("root", Role.OPERATOR, ca=clinic.ca, clock=host.clock)
+    with pytest.raises(CertificateRefused) as refused:
+        gate.identify(_context(eve))
+    assert refused.value.reason == Refusal.WRONG_ROLE
+    other = ScratchCa.make(HOST, now=host.clock.now())
+    impostor = scratch_identity("root", Role.OPERATOR, ca=other, clock=host.clock)
+    with pytest.raises(CertificateRefused) as refused:
+        gate.identify(_context(impostor))
+    assert refused.value.reason == Refusal.CERTIFICATE_PATH
+    end(host, CLINIC)
+    with pytest.raises(CertificateRefused) as refused:
+        gate.identify(_context(ward))  # also one that it has seen before
+    assert refused.value.reason == Refusal.WRONG_DOMAIN
+
+
+def test_a_guest_has_no_business_on_the_services_port(
+    host: ScratchCoordinator, ward: ScratchIdentity
+) -> None:
+    with pytest.raises(CertificateRefused) as refused:
+        Gate(host.authority, host.clock).identify_chain(ward.credentials.chain_der)
+    assert refused.value.reason == Refusal.WRONG_DOMAIN
+
+
+@pytest.mark.parametrize(("ago", "expected"), [(10, None), (40, Refusal.HELD)])
+def test_after_a_restart_it_counts_when_the_domain_was_heard_before(
+    host: ScratchCoordinator,
+    clinic: ScratchCoordinator,
+    ward: ScratchIdentity,
+    clock: FakeClock,
+    ago: int,
+    expected: str | None,
+) -> None:
+    for tie in host._ties:
+        tie.close()
+    clinic.is_reachable = False
+    clock.advance(timedelta(seconds=ago))
+    with host.authority.ledger.reading() as tx:
+        record = tx.foreign.get(CLINIC)
+    assert record is not None
+    ForeignFollower(record, ledger=host.authority.ledger, spread=lambda _w, _e: None, clock=clock).settle(
+        home=host.bundle
+    )
+    assert _judge(host, ward) == expected

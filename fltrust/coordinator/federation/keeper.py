@@ -135,8 +135,10 @@ class FederationKeeper:
                 _log.error("what %s says could not be taken over, trying again: %s", domain, error)
 
     def _begin(self, record: ForeignDomain) -> None:
+        with self._authority.ledger.reading() as tx:
+            kept = tx.foreign.get(record.domain)  # when it was heard last: the desk does not follow that
         follower = ForeignFollower(
-            record,
+            kept or record,
             ledger=self._authority.ledger,
             spread=self._authority.desks.taints.spread,
             clock=self._clock,
