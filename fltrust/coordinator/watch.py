@@ -11,7 +11,7 @@ from fltrust.coordinator.feed import BARRING, Feed
 from fltrust.coordinator.session import Caller
 from fltrust.errors import LimitExceeded, Refusal, Revoked
 from fltrust.identity import Epoch, SpiffeId
-from fltrust.revocation.events import EventKind
+from fltrust.revocation.events import EventKind, TrustEvent
 
 _CUT_AFTER = 1.0
 """Seconds that a barred watcher gets to take the event that says so."""
@@ -67,7 +67,7 @@ class WatchStream:
                 for frame in frames:
                     await self._write(frame.data)
                     after = frame.event.epoch
-                    if frame.event.subject == self.who and frame.event.kind in _CONCERNING:
+                    if self._concerns_us(frame.event):
                         is_concerned = True
                 if is_concerned:
                     await self._judge()
@@ -78,6 +78,11 @@ class WatchStream:
                     continue
                 has_beaten = True
                 await self._beat(after)
+
+    def _concerns_us(self, event: TrustEvent) -> bool:
+        if event.kind is EventKind.DOMAIN_HELD:
+            return event.domain == self.who.domain  # a guest's, whose domain is let in no longer
+        return event.subject == self.who and event.kind in _CONCERNING
 
     def cut_soon(self) -> None:
         self._loop.call_later(_CUT_AFTER, self._cut)

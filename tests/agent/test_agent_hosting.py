@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.agent.credentials import CredentialStore
 from fltrust.agent.foreign import ForeignBundles
@@ -17,7 +18,7 @@ from fltrust.clock import SystemClock
 from fltrust.enrollment.foreign import BundleProfile, ForeignDomain
 from fltrust.errors import Conflict, CoordinatorUnavailable, Malformed, NotFound, Refused
 from fltrust.flower.roots import LiveVerifier
-from fltrust.identity import Role, TrustDomain
+from fltrust.identity import Name, Role, TrustDomain
 from fltrust.pki import TrustBundle, make_bundle
 from fltrust.revocation.events import EventKind, FeedHeartbeat, TrustEvent
 from fltrust.revocation.view import TrustView
@@ -71,8 +72,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[CredentialStore]:
-    yield CredentialStore(scratch_identity("ward-1", ca=ScratchCa.make(CLINIC)).credentials)
+def store() -> CredentialStore:
+    return CredentialStore(scratch_identity("ward-1", ca=ScratchCa.make(CLINIC)).credentials)
 
 
 def test_the_host_is_who_our_own_coordinator_says_and_is_kept_for_when_that_is_away(
@@ -235,8 +236,6 @@ def test_a_run_takes_up_a_foreign_domain_that_joins_while_it_goes_on(
 def test_a_foreign_domain_crosses_the_wire_and_who_is_lent_is_told_to_operators_alone(
     host: ScratchCa,
 ) -> None:
-    from fltrust.identity import Name
-
     record = _record(host.bundle, lent=frozenset({Name("ward-1")}))
     told = domain_from_pb(domain_to_pb(record, is_held=True, with_lent=True))
     assert told == ShownDomain(record, True)
@@ -244,9 +243,5 @@ def test_a_foreign_domain_crosses_the_wire_and_who_is_lent_is_told_to_operators_
     assert untold == ShownDomain(replace(record, lent=frozenset()), False)
 
 
-def _der(root: object) -> bytes:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    assert isinstance(root, x509.Certificate)
+def _der(root: x509.Certificate) -> bytes:
     return root.public_bytes(Encoding.DER)
