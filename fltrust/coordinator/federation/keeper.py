@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 _TICK = 0.25
 _RETRY_BUNDLE: Final = 15.0
+_TOLD_EVERY: Final = 2.0
+"""Seconds between two fetches of a bundle that failed, and of one that their feed says has changed."""
 _ANEW_AFTER: Final = 10.0
 """Seconds before a feed that does not show whom we admitted is watched anew."""
 
@@ -57,7 +59,9 @@ class _Watched:
     follower: ForeignFollower
     link: Stoppable
     began: float
-    due: float = field(default=0.0)
+    due: float = 0.0
+    tried: float = float("-inf")
+    """When its bundle is to be fetched next, and when that was tried last: monotonic seconds."""
 
 
 class FederationKeeper:
@@ -165,9 +169,10 @@ class FederationKeeper:
                 continue
             now = self._clock.monotonic()
             is_told = (watched.follower.told_sequence or 0) > record.bundle.sequence
-            if self._stopping or not (now >= watched.due or (is_told and now >= watched.due - _RETRY_BUNDLE)):
+            is_due = now >= watched.due or (is_told and now >= watched.tried + _TOLD_EVERY)
+            if self._stopping or not is_due:
                 continue
-            watched.due = now + _RETRY_BUNDLE
+            watched.tried, watched.due = now, now + _RETRY_BUNDLE
             try:
                 published = self._links.fetch(record, self._clock.now(), self._web_roots)
                 take_bundle(self._authority, published.bundle)
