@@ -131,6 +131,8 @@ class Sequencer:
 
     def _write(self, batch: list[_Item[Any]]) -> int:
         """Write a batch from its front, as far as one transaction goes; how many items have an answer."""
+        if len(batch) == 1 and batch[0].job is not None:
+            return self._write_alone(batch[0], batch[0].job)
         answered, trying = 0, len(batch)
         try:
             with self._ledger.writing() as work:
@@ -150,6 +152,18 @@ class Sequencer:
             if not isinstance(error, Exception):
                 raise
         return answered
+
+    def _write_alone(self, item: _Item[Any], job: Callable[[Work], Any]) -> int:
+        """A job that shares its transaction with nobody needs no savepoint: its error undoes all there is."""
+        try:
+            with self._ledger.writing() as work:
+                item.result = job(work)
+        except Exception as error:
+            item.error = error
+        except BaseException as error:
+            item.error = error
+            raise
+        return 1
 
 
 def _together(items: Sequence[_Item[Any]]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from fltrust.errors import Conflict, Malformed, NotFound, StorageUnavailable
 from fltrust.storage import tables
@@ -15,6 +15,11 @@ from fltrust.tlog.merkle import Edge, leaf_hash, split_hashes
 from fltrust.tlog.ports import LoggedEntry, NewEntry, TreeHead, check_entry
 
 _IN_ONE_QUERY = 500
+
+# Every act appends: building a statement takes as long as running it.
+_ADD_ENTRIES, _ADD_HASHES = insert(tables.log_entries), insert(tables.log_hashes)
+_ADD_SUBJECTS = insert(tables.log_subjects)
+_MOVE_HEAD = update(tables.head).where(tables.head.c.log_size == bindparam("was"))
 
 
 class Log:
@@ -50,19 +55,15 @@ class Log:
         )
         edge, hashes = self._edge.append([leaf_hash(entry.data) for entry in entries])
         execute = self._connection.execute
-        execute(insert(tables.log_entries), [_row(entry) for entry in logged])
+        execute(_ADD_ENTRIES, [_row(entry) for entry in logged])
         execute(
-            insert(tables.log_hashes),
+            _ADD_HASHES,
             [{"level": new.level, "idx": new.index, "hash": new.hash} for new in hashes],
         )
         found = [{"subject": s, "idx": e.index} for e in logged for s in dict.fromkeys(e.subjects)]
         if found:
-            execute(insert(tables.log_subjects), found)
-        changed = execute(
-            update(tables.head)
-            .where(tables.head.c.log_size == size)
-            .values(log_size=edge.size, log_peaks=b"".join(edge.peaks))
-        )
+            execute(_ADD_SUBJECTS, found)
+        changed = execute(_MOVE_HEAD, {"was": size, "log_size": edge.size, "log_peaks": b"".join(edge.peaks)})
         if changed.rowcount != 1:  # cannot happen while the row is locked; no index is worth a guess
             raise Conflict(f"expected a log of {size} entries, the database is elsewhere", reason="log-gap")
         self._edge = edge

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, insert, select, update
 
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord
 from fltrust.enrollment.types import TokenRecord, TokenStatus
@@ -211,6 +211,19 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(json.loads(text)) if text else ()
 
 
+# Asked with every certificate that is issued: building a statement takes as long as running it.
+_C = tables.certificates.c
+_BY_SERIAL = select(tables.certificates).where(_C.serial == bindparam("wanted"))
+_BY_KEY = (
+    select(tables.certificates)
+    .where(_C.key_id == bindparam("wanted"))
+    .order_by(_C.not_after.desc(), _C.not_before.desc(), _C.serial)
+)
+_COUNT_UNEXPIRED = select(func.count()).where(
+    _C.spiffe_id == bindparam("wanted"), _C.not_after >= bindparam("now", type_=tables.Timestamp())
+)
+
+
 class Certificates:
     """`CertificateStore` over the ``certificates`` table."""
 
@@ -241,19 +254,14 @@ class Certificates:
         return set(map(KeyId, self._connection.execute(select(column).where(column.in_(keys))).scalars()))
 
     def by_serial(self, serial: Serial) -> CertificateRecord | None:
-        return self._one(select(tables.certificates).where(tables.certificates.c.serial == serial.hex))
+        row = self._connection.execute(_BY_SERIAL, {"wanted": serial.hex}).one_or_none()
+        return None if row is None else _certificate(row)
 
     def by_key(self, key: KeyId) -> CertificateRecord | None:
         return next(iter(self.all_by_key(key)), None)
 
     def all_by_key(self, key: KeyId) -> tuple[CertificateRecord, ...]:
-        table = tables.certificates
-        rows = self._connection.execute(
-            select(table)
-            .where(table.c.key_id == key)
-            .order_by(table.c.not_after.desc(), table.c.not_before.desc(), table.c.serial)
-        )
-        return tuple(map(_certificate, rows))
+        return tuple(map(_certificate, self._connection.execute(_BY_KEY, {"wanted": key})))
 
     def of(self, who: SpiffeId) -> tuple[CertificateRecord, ...]:
         table = tables.certificates
@@ -278,10 +286,7 @@ class Certificates:
         return tuple(_certificate(row) for row in rows)
 
     def count_unexpired_of(self, who: SpiffeId, *, now: datetime) -> int:
-        table = tables.certificates
-        return self._connection.execute(
-            select(func.count()).where(table.c.spiffe_id == str(who), table.c.not_after >= now)
-        ).scalar_one()
+        return self._connection.execute(_COUNT_UNEXPIRED, {"wanted": str(who), "now": now}).scalar_one()
 
     def count_live(self, *, now: datetime) -> dict[SpiffeId, int]:
         table = tables.certificates
