@@ -121,13 +121,33 @@ GOALS = (
         "checkpoint_ratio_1M",
         1.5,
     ),
+    Goal(
+        "issuing through the network, one by one, beside OpenBao",
+        "pki",
+        "single_beside_openbao",
+        1.0,
+        at_least=True,
+    ),
+    Goal(
+        "issuing in bulk, beside OpenBao's one by one",
+        "pki",
+        "bulk_beside_openbao_single",
+        3.0,
+        at_least=True,
+    ),
+    Goal("10,000 participants enrolled in bulk", "pki", "bulk_10000_s", 15, "s"),
+    Goal("1,000 agents renewing within a minute: errors", "pki", "herd_errors", 0, ""),
+    Goal("and growth of the coordinator's memory", "pki", "herd_memory_growth_mb", 32, "MB"),
     Goal("complete CRL of 100,000", "status", "crl_complete_s", 1.0, "s"),
     Goal("delta CRL of 1,000 changes", "status", "crl_delta_ms", 50, "ms"),
     Goal("OCSP answers with a nonce, one core", "status", "ocsp_on_demand_per_s", 1_000, "/s", True),
     Goal("revoking the 100,000th, beside the first", "status", "revoke_last_ratio", 1.5),
     Goal("`fltrust --help`, a whole process", "startup", "help", 0.25, "s"),
 )
-SECTIONS = ("startup", "digest", "artifacts", "coordinator", "revocation", "relay", "rounds", "log", "status")
+SECTIONS = (
+    *("startup", "digest", "artifacts", "coordinator", "revocation", "relay", "rounds", "log"),
+    *("status", "pki", "keys"),
+)
 
 
 def main() -> int:
