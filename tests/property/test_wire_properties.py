@@ -12,10 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fltrust.errors import FltrustError
-from fltrust.identity import Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId
+from fltrust.identity import CaKeyId, Epoch, KeyId, Name, Role, RunId, Serial, SpiffeId, TrustDomain
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
-from fltrust.wire import enrollment, inventory, operations, requests, rounds, trust
-from fltrust.wire.pb import enrollment_pb2, operations_pb2, requests_pb2, rounds_pb2, trust_pb2
+from fltrust.wire import enrollment, federation, inventory, operations, requests, rounds, trust
+from fltrust.wire.pb import (
+    enrollment_pb2,
+    federation_pb2,
+    operations_pb2,
+    requests_pb2,
+    rounds_pb2,
+    trust_pb2,
+)
 from fltrust.wire.values import parse
 
 DECODERS: list[tuple[Any, Callable[[Any], Any]]] = [
@@ -27,6 +34,7 @@ DECODERS: list[tuple[Any, Callable[[Any], Any]]] = [
     (enrollment_pb2.GetParticipantRequest, enrollment.get_participant_request_from_pb),
     (enrollment_pb2.Token, enrollment.token_record_from_pb),
     (enrollment_pb2.Participant, enrollment.participant_from_pb),
+    (federation_pb2.ListForeignDomainsResponse, federation.domains_from_pb),
     (trust_pb2.WatchResponse, trust.item_from_pb),
     (trust_pb2.RevokeRequest, trust.revoke_request_from_pb),
     (trust_pb2.HoldRequest, trust.hold_request_from_pb),
@@ -122,6 +130,9 @@ events = st.builds(
     run_id=st.integers(0, 2**64 - 1).map(RunId),
     reason=st.none() | st.sampled_from(RevocationReason),
     compromised_since=st.none() | times,
+    domain=st.just(TrustDomain("clinic.example")),
+    sequence=st.integers(0, 2**63 - 1),
+    issuer=st.binary(min_size=20, max_size=20).map(lambda b: CaKeyId(b.hex())),
 )
 
 
