@@ -29,7 +29,7 @@ demo: $(STAMP) ## a federation under trust, with an attack, told as a story
 
 test: $(STAMP) ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not client"
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -n 2 --dist load -m e2e
 
 test-flower: $(STAMP) ## the Flower-facing tests on every other Flower minor that installs
 	$(BIN)/python tools/test_flower_versions.py
