@@ -4,6 +4,7 @@ keys-0001/                         replaced whole when keys or holders change
     unlock.json                    the holders, and the secret sealed to every quorum of them
     root-<key id>.pem .key .crl    each root that this room made, the key encrypted with the secret
 transcripts/0001.json …            what was done, in order (`fltrust.ceremony.transcript`)
+answers/0002.json …                what came out, once more, should the file that left here be lost
 root.pem                           the root in force, for everybody
 """
 
@@ -32,8 +33,8 @@ from fltrust.ceremony.transcript import (
     verify_transcripts,
 )
 from fltrust.ceremony.unlock import Roster, open_sealed
-from fltrust.clock import Clock
-from fltrust.errors import Conflict, Malformed, Refused, StorageUnavailable
+from fltrust.clock import Clock, to_rfc3339
+from fltrust.errors import Conflict, FltrustError, Malformed, Refused, StorageUnavailable
 from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
 from fltrust.identity import Digest, KeyId, TrustDomain
 from fltrust.keys.file import generate
@@ -73,7 +74,8 @@ class Room:
         self._folder = folder
         self._clock = clock
         self._keys = newest_keys(folder)
-        self._lock = Lock.from_json(read_bounded(self._keys / "unlock.json", limit=MAX_UNLOCK))
+        self._lock = _lock_in(self._keys)
+        self._settle()
 
     @classmethod
     def create(
@@ -132,6 +134,7 @@ class Room:
                 roster=roster,
             )
             transcript = record(opening, holders, roster, act)
+            verify_transcripts([transcript])
             write_durably(draft / "transcripts" / "0001.json", transcript.to_json())
             os.rename(draft, folder)
             sync_folder(folder.parent)
@@ -170,7 +173,8 @@ class Room:
         2. A quorum signs the opening: the request's digest and its words.
         3. The secret is opened, and the key with it; the key is the root's.
         4. The root signs. What it signs is built here, from the profiles; a request gives key and names.
-        5. The closing is signed, and the transcript written, before the answer leaves this function.
+        5. The closing is signed, and the transcript written, before the answer leaves this function; a copy
+           of the answer stays here.
         """
         # 1.
         if request.domain != self.domain:
@@ -205,9 +209,7 @@ class Room:
         # 2. and 5.
         transcript = record(opening, holders, self.roster, act)
         self._write(transcript, opening.sequence)
-        for step in finish:
-            step()
-        return Answer(
+        answer = Answer(
             act=request.act,
             domain=self.domain,
             request=request.digest,
@@ -215,6 +217,11 @@ class Room:
             certificates=tuple(item for item in made if isinstance(item, x509.Certificate)),
             crls=tuple(item for item in made if isinstance(item, x509.CertificateRevocationList)),
         )
+        make_private_folder(self._folder / "answers")
+        write_durably(self._folder / "answers" / f"{opening.sequence:04d}.json", answer.to_json())
+        for step in finish:
+            step()
+        return answer
 
     def change_holders(self, roster: Roster, holders: Sequence[Holder]) -> None:
         """Seal every root's key anew, under a new secret, to other holders; a quorum of those before agrees.
@@ -249,16 +256,54 @@ class Room:
                 "expected the holders and the root of the last transcript in the room, found others",
                 reason="transcript-broken",
             )
+        now = self._clock.now()
+        if now < last.closing.at:
+            raise Refused(
+                f"expected a clock after {to_rfc3339(last.closing.at)}, when the last ceremony ended, "
+                f"got {to_rfc3339(now)}",
+                reason="clock-behind",
+                hint="set this machine's clock",
+            )
         return Opening(
             domain=self.domain,
             sequence=last.opening.sequence + 1,
             previous=last.digest,
-            at=self._clock.now(),
+            at=now,
             act=act,
             request=request,
             words=words,
             roster=roster,
         )
+
+    def _settle(self) -> None:
+        """Put keys in place that the last transcript speaks of, and a crash kept from it; and remove those
+        that it replaced."""
+        number = int(self._keys.name.removeprefix("keys-")) + 1
+        draft = self._folder / f".keys-{number:04d}.incomplete"
+        if not self._is_told(self._keys, self._lock):
+            # unlock.json is written last: with it, everything is there.
+            if not (draft / "unlock.json").exists() or not self._is_told(draft, _lock_in(draft)):
+                return  # whoever uses the key is told
+            self._keys = self._folder / f"keys-{number:04d}"
+            os.rename(draft, self._keys)
+            sync_folder(self._folder)
+            self._lock = _lock_in(self._keys)
+        root, shown = chain_to_pem([self.root]), self._folder / "root.pem"
+        if not shown.exists() or read_bounded(shown, limit=MAX_TRANSCRIPT) != root:
+            write_durably(shown, root)
+        for before in self._folder.glob("keys-[0-9][0-9][0-9][0-9]"):
+            if before != self._keys:
+                shutil.rmtree(before, ignore_errors=True)
+
+    def _is_told(self, keys: Path, lock: Lock) -> bool:
+        """Whether the transcripts end with these holders and this root."""
+        try:
+            told = self.told()
+        except FltrustError:
+            return False
+        rosters = [one.opening.roster for one in told if one.opening.roster is not None]
+        root = read_certificate(keys / f"root-{lock.root}.pem")
+        return rosters[-1] == lock.roster and told[-1].closing.root == root_fingerprint(root)
 
     def _open(self, holders: Sequence[Holder]) -> KeySet:
         return KeySet(self._keys, open_sealed(self._lock.envelopes, holders, room=self._lock.room))
@@ -328,7 +373,12 @@ class Room:
         path = self._folder / "transcripts" / f"{sequence:04d}.json"
         if path.exists():
             raise Conflict(f"expected no transcript at {path}, found one")
+        verify_transcripts([*self.transcripts(), transcript])  # one that does not hold would end the room
         write_durably(path, transcript.to_json())
+
+
+def _lock_in(keys: Path) -> Lock:
+    return Lock.from_json(read_bounded(keys / "unlock.json", limit=MAX_UNLOCK))
 
 
 def _cross(request: Request, root: x509.Certificate, signer: Signer, clock: Clock) -> x509.Certificate:
