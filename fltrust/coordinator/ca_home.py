@@ -16,6 +16,7 @@ from fltrust.pki.profiles import Profiles
 from fltrust.pki.rollover import (
     accept_issuing,
     accept_root,
+    check_new_root,
     drop_root,
     issuing_request,
     load_cross_certificates,
@@ -59,6 +60,9 @@ class CaFolder:
             profiles=self._profiles,
             public_url=self._public_url,
         )
+
+    def check_root(self, succession: RootSuccession) -> None:
+        check_new_root(self._folder, succession)
 
     def accept_root(self, succession: RootSuccession) -> TrustBundle:
         return accept_root(self._folder, succession)

@@ -33,7 +33,7 @@ from fltrust.coordinator.ca import CurrentCa, InForce
 from fltrust.coordinator.key_choices import KeyChoices
 from fltrust.errors import Malformed, StorageUnavailable
 from fltrust.files import make_private_folder, read_bounded, sync_folder, write_durably
-from fltrust.identity import Serial
+from fltrust.identity import CaKeyId, Serial
 from fltrust.keys.ed25519 import NoteSigner, generate_note_key
 from fltrust.keys.file import generate
 from fltrust.keys.signer import Signer
@@ -41,6 +41,7 @@ from fltrust.keys.stored import load, load_note, save, save_note
 from fltrust.keys.usage import CountedNoteSigner, CountedSigner, KeyCounter
 from fltrust.pki.authority import load_issuing_history
 from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem
+from fltrust.pki.pointers import issuer_of
 from fltrust.pki.sct import log_id_of
 from fltrust.pki.timestamping import TimestampAuthority, TsaDraft, issue_tsa
 from fltrust.pki.types import TrustBundle, TrustedChain
@@ -109,9 +110,11 @@ class NotaryKeys:
         """Every certificate that the authority had, with its issuer's, oldest first, the present one last."""
         return self._history
 
-    def is_timestamping(self, serial: Serial) -> bool:
-        """Whether this is the serial of a certificate that the timestamp authority has or had."""
-        return any(chain[0].serial_number == serial for chain in self._history)
+    def is_timestamping(self, serial: Serial, issuer: CaKeyId) -> bool:
+        """Whether this is the serial of a certificate of this CA that the timestamp authority has or had."""
+        return any(
+            chain[0].serial_number == serial and issuer_of(chain[0]) == issuer for chain in self._history
+        )
 
     @property
     def issuing_history(self) -> tuple[x509.Certificate, ...]:

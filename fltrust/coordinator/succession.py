@@ -28,10 +28,10 @@ from fltrust.coordinator.ports import Transaction
 from fltrust.coordinator.taint import TaintDesk
 from fltrust.enrollment.operation import Operation
 from fltrust.enrollment.operation_ports import OperationState
-from fltrust.errors import Conflict, FltrustError, Malformed, NotFound
+from fltrust.errors import CertificateRefused, Conflict, FltrustError, Malformed, NotFound
 from fltrust.identity import CaKeyId, Digest
 from fltrust.pki.bundle import root_fingerprint
-from fltrust.pki.ca_certificates import RootSuccession, check_root_succession, is_issued_by
+from fltrust.pki.ca_certificates import RootSuccession, is_issued_by
 from fltrust.pki.csr import parse_csr
 from fltrust.pki.issuing import Issuer
 from fltrust.pki.leaf import PARSE_ERRORS, ca_key_id
@@ -62,6 +62,10 @@ class CaHome(Protocol):
 
     def switch_issuing(self) -> Issuer:
         """Put it in the place of the present one."""
+        ...
+
+    def check_root(self, succession: RootSuccession) -> None:
+        """Return only if `accept_root` would take it in now."""
         ...
 
     def accept_root(self, succession: RootSuccession) -> TrustBundle: ...
@@ -129,20 +133,23 @@ class Succession:
         """Do what executed operations said and a crash kept from the folder; in the order they were executed.
 
         What is there already changes nothing. What cannot be done any more (a root that a later operation
-        dropped) is passed over: the last word on every key is in the folder by then.
+        dropped, a certificate that ended meanwhile) is passed over: the last word on every key is in the
+        folder by then, and no word of the past keeps a coordinator from starting.
         """
         for operation in _executed(tx):
             try:
                 self._again(operation)
             except (Conflict, NotFound) as error:
                 _log.info("operation %s is passed over: %s", operation.operation_id, error)
+            except CertificateRefused as error:
+                _log.warning("operation %s cannot be done any more: %s", operation.operation_id, error)
 
     def _again(self, operation: Operation) -> None:
         if operation.kind == CHANGE_ANCHORS:
             change = AnchorChange.parse(operation)
             if change.remove is not None:
                 self.drop_root(change.remove)
-            elif change.add is not None and not _was_dropped(change.add.new, self.home):
+            elif change.add is not None:
                 self.add_root(change.add)
             return
         der = _next_of(operation)
@@ -249,9 +256,7 @@ class _ChangeAnchors:
         roots = self._succession.home.bundle().roots
         change = AnchorChange.parse(operation)
         if change.add is not None:
-            check_root_succession(change.add)
-            if change.add.old not in roots or change.add.new in roots:
-                raise Conflict("expected a new root certified by one of the bundle, got another")
+            self._succession.home.check_root(change.add)
             return
         left = [root for root in roots if root_fingerprint(root) != change.remove]
         if len(left) == len(roots):
@@ -343,12 +348,6 @@ def _executed(tx: Transaction) -> Iterator[Operation]:
         after = page[-1].operation_id
     for record in sorted(found, key=lambda record: record.decided_at or record.proposed_at):
         yield Operation.from_payload(record.payload)
-
-
-def _was_dropped(root: x509.Certificate, home: CaHome) -> bool:
-    """Whether a root was in the bundle once: then its cross-certificates are kept, and it is not there."""
-    known = any(cross.public_key() == root.public_key() for cross in home.cross())
-    return known and root not in home.bundle().roots
 
 
 def _public_key_of_request(home: CaHome) -> object:

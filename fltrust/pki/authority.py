@@ -38,7 +38,7 @@ from fltrust.pki.bundle import (
 )
 from fltrust.pki.ca_certificates import create_issuing, create_root, is_issued_by
 from fltrust.pki.issuing import Entropy, Issuer, domain_of_ca
-from fltrust.pki.leaf import refuse
+from fltrust.pki.leaf import ca_key_id, refuse
 from fltrust.pki.pointers import PublicUrl, key_identifier_of
 from fltrust.pki.profiles import Profiles
 from fltrust.pki.root_crl import create_root_crl
@@ -87,6 +87,9 @@ class CaFiles:
 
     def cross(self, certificate: x509.Certificate) -> Path:
         return self.folder / f"cross-{Serial(certificate.serial_number).hex}.pem"
+
+    def dropped_root(self, root: x509.Certificate) -> Path:
+        return self.folder / f"dropped-{ca_key_id(root.public_key())}.pem"
 
     def root_crl(self, root: x509.Certificate) -> Path:
         return self.folder / f"root-{key_identifier_of(root)}.crl"

@@ -6,6 +6,7 @@ Files beside those of `fltrust.pki.authority`:
     issuing-<key id>.key            earlier keys of the issuing CA, for the CRLs of what they signed
     root-<key id>.key               a further root's key, where it lies here at all
     cross-<serial>.pem              one root, certified by another
+    dropped-<key id>.pem            a root that was dropped: it does not come back
     bundle.json                     the trust bundle with its sequence, once it is not the first root alone
 
 Every step is durable before it returns, and a crash in it leaves what was before or what is after: a key is
@@ -36,7 +37,14 @@ from fltrust.pki.authority import (
     load_issuing_history,
     read_certificate,
 )
-from fltrust.pki.bundle import MAX_BUNDLE, bundle_to_json, chain_to_pem, make_bundle, root_fingerprint
+from fltrust.pki.bundle import (
+    MAX_BUNDLE,
+    MAX_ROOTS,
+    bundle_to_json,
+    chain_to_pem,
+    make_bundle,
+    root_fingerprint,
+)
 from fltrust.pki.ca_certificates import (
     RootSuccession,
     check_authority,
@@ -216,21 +224,45 @@ def roll_root(
 def accept_root(folder: Path, succession: RootSuccession) -> TrustBundle:
     """Add the new root of a succession to the bundle and keep the cross-certificates; returns the bundle.
 
-    Its sequence is the next one, its last root is the new one. Refused: a succession that is none
-    (``certificate-path``), an old root that is not in the bundle or a new one that is (`Conflict`). The
-    present issuing CA goes on under the old root until `switch_issuing`.
+    Its sequence is the next one, its last root is the new one; refusals as `check_new_root`'s. The present
+    issuing CA goes on under the old root until `switch_issuing`.
     """
+    check_new_root(folder, succession)
+    files = CaFiles(folder)
+    for cross in (succession.new_with_old, succession.old_with_new):
+        write_durably(files.cross(cross), chain_to_pem([cross]))
+    return change_roots(folder, add=[succession.new])
+
+
+def check_new_root(folder: Path, succession: RootSuccession) -> None:
+    """Return only if the new root of a succession can be added to the bundle now.
+
+    1. It is a succession (``certificate-path``) of certificates within the profiles
+       (``certificate-profile``).
+    2. Its old root is in the bundle, its new one is not, and there is room for it, else `Conflict`.
+    3. The new root's key was never dropped (`Conflict`, ``root-dropped``): whoever has the
+       cross-certificates of a rollover, which are public, can turn them around.
+    """
+    # 1.
     check_root_succession(succession)
     for root in (succession.old, succession.new):
         check_authority(root, CaKind.ROOT)
     for cross in (succession.new_with_old, succession.old_with_new):
         check_authority(cross, CaKind.ROLLOVER)
-    if succession.old not in load_bundle(folder).roots:
+    # 2.
+    roots = load_bundle(folder).roots
+    if succession.old not in roots:
         raise Conflict("expected a succession of a root of the bundle, got one of another root")
-    files = CaFiles(folder)
-    for cross in (succession.new_with_old, succession.old_with_new):
-        write_durably(files.cross(cross), chain_to_pem([cross]))
-    return change_roots(folder, add=[succession.new])
+    _refuse_known(succession.new, roots)
+    if len(roots) >= MAX_ROOTS:
+        raise Conflict(f"expected at most {MAX_ROOTS} roots in the bundle, got one more")
+    # 3.
+    if CaFiles(folder).dropped_root(succession.new).exists():
+        raise Conflict(
+            "expected a root that was never in the bundle, got one that was dropped from it",
+            reason="root-dropped",
+            hint="make a new root, with a new key",
+        )
 
 
 def drop_root(folder: Path, fingerprint: Digest) -> TrustBundle:
@@ -258,8 +290,7 @@ def change_roots(
     """
     before = load_bundle(folder)
     for root in add:
-        if root in before.roots or root.public_key() in [known.public_key() for known in before.roots]:
-            raise Conflict("expected a root that is not in the bundle, got one that is")
+        _refuse_known(root, before.roots)
         if domain_of_ca(root) != before.domain:
             refuse(f"expected a root of {before.domain}, got another's", reason=Refusal.WRONG_DOMAIN)
     if any(root not in before.roots for root in remove):
@@ -273,6 +304,8 @@ def change_roots(
             hint="switch to an issuing CA under the new root first",
         )
     after = make_bundle(before.domain, roots, sequence=before.sequence + 1)
+    for root in remove:  # before the bundle: what is dropped is known as dropped, whatever comes between
+        write_durably(CaFiles(folder).dropped_root(root), chain_to_pem([root]))
     write_durably(CaFiles(folder).bundle, bundle_to_json(after))
     return after
 
@@ -305,6 +338,11 @@ def check_issuing(certificate: x509.Certificate, bundle: TrustBundle, *, at: dat
             "expected an issuing certificate that is valid, it has yet to begin",
             reason=Refusal.CERTIFICATE_NOT_YET_VALID,
         )
+
+
+def _refuse_known(root: x509.Certificate, roots: Sequence[x509.Certificate]) -> None:
+    if root.public_key() in [known.public_key() for known in roots]:
+        raise Conflict("expected a root that is not in the bundle, got one that is")
 
 
 def _keep_request(files: CaFiles, signer: Signer) -> bytes:

@@ -164,8 +164,9 @@ class StatusStore(Protocol):
 
     def progress(self, issuer: CaKeyId) -> CrlProgress: ...
 
-    def next_number(self, issuer: CaKeyId) -> int:
-        """Give out a CRL number of a CA: higher than every one before it, also after a crash."""
+    def next_number(self, issuer: CaKeyId, *, at_least: int = 1) -> int:
+        """Give out a CRL number of a CA: higher than every one before it, also after a crash, and not
+        below `at_least`."""
         ...
 
     def note_scheduled(self, issuer: CaKeyId, at: datetime) -> None:

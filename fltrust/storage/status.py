@@ -135,9 +135,10 @@ class Statuses:
             return CrlProgress()
         return CrlProgress(row.number, row.scheduled_at)
 
-    def next_number(self, issuer: CaKeyId) -> int:
-        number = self.progress(issuer).number + 1
-        if number == 1:
+    def next_number(self, issuer: CaKeyId, *, at_least: int = 1) -> int:
+        last = self.progress(issuer).number
+        number = max(last + 1, at_least)
+        if last == 0:
             self._connection.execute(insert(crl_progress).values(issuer=issuer, number=number))
         else:
             self._connection.execute(

@@ -6,6 +6,7 @@ changed (pre-signed); one with a nonce is signed for its asker (on demand).
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.status.changes import StatusChanges
 from fltrust.coordinator.status_settings import StatusSettings
 from fltrust.errors import FltrustError, InvalidInput
-from fltrust.identity import Epoch, Serial
+from fltrust.identity import CaKeyId, Epoch, Serial
 from fltrust.keys.file import generate
 from fltrust.pki.crl import CrlReason
 from fltrust.pki.issuing import Issuer
@@ -41,6 +42,8 @@ from fltrust.pki.profiles import BACKDATE
 from fltrust.pki.responder import ResponderDraft, issue_responder
 from fltrust.pki.rfc6960 import CertId
 from fltrust.revocation.status import StatusState
+
+_log = logging.getLogger(__name__)
 
 MAX_PRESIGNED: Final = 20_000
 """Answers of one CA that are kept; some 1.2 KiB each."""
@@ -73,7 +76,7 @@ class OcspDesk:
         ledger: Ledger,
         changes: StatusChanges,
         settings: StatusSettings,
-        is_service: Callable[[Serial], bool],
+        is_service: Callable[[Serial, CaKeyId], bool],
     ) -> None:
         self.issuer = issuer
         self.names = CaNames(issuer.certificate)
@@ -86,7 +89,7 @@ class OcspDesk:
         self._lock = threading.Lock()
         self._responder: Responder | None = None
         self._ca_revocation: tuple[Epoch, datetime | None] | None = None
-        self._presigned: OrderedDict[tuple[bytes, int], _Signed] = OrderedDict()
+        self._presigned: OrderedDict[tuple[bytes, bool, int], _Signed] = OrderedDict()
 
     def answer(self, question: Question) -> OcspAnswer:
         """Answer everything that is asked; what is of another CA is *unknown* here."""
@@ -104,7 +107,9 @@ class OcspDesk:
         return OcspAnswer(signed)
 
     def _presigned_answer(self, cert_id: CertId) -> OcspAnswer:
-        key = (cert_id.issuer_key_hash, cert_id.serial)
+        # The answer repeats the question's words, of which one may be left out: for each, its own.
+        is_bare = cert_id.hash_algorithm.parameters is None
+        key = (cert_id.issuer_key_hash, is_bare, cert_id.serial)
         now, changes = self._ledger.now(), self._changes.last()
         kept = self._presigned.get(key)
         is_young = kept is not None and kept.renew_at - self._settings.ocsp_lifetime <= now < kept.renew_at
@@ -160,7 +165,7 @@ class OcspDesk:
             return Status(CertStatus.REVOKED, ca_revoked_at, CrlReason.CA_COMPROMISE)
         # 4.
         is_issued = issued is not None and issued.issuer == self._key_id
-        return GOOD if is_issued or self._is_service(serial) else UNKNOWN
+        return GOOD if is_issued or self._is_service(serial, self._key_id) else UNKNOWN
 
     def _ca_revoked_at(self) -> datetime | None:
         """Since when the CA is revoked, if it is; looked up again when anything was revoked since."""
@@ -209,5 +214,9 @@ def answer_all(request: bytes, desks: tuple[OcspDesk, ...]) -> OcspAnswer:
         return OcspAnswer(failure(OcspFailure.MALFORMED_REQUEST))
     for desk in desks:
         if any(desk.names.is_meant_by(cert_id) for cert_id in question.asked):
-            return desk.answer(question)
+            try:
+                return desk.answer(question)
+            except FltrustError as error:
+                _log.warning("nobody signs OCSP answers of a CA: %s", error)
+                return OcspAnswer(failure(OcspFailure.TRY_LATER))
     return OcspAnswer(failure(OcspFailure.UNAUTHORIZED))

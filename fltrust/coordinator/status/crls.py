@@ -135,7 +135,8 @@ class CrlPress:
     def _make_complete(self) -> None:
         """Make a complete CRL; a scheduled one is the next base, another comes with its delta.
 
-        1. A number is taken, durably: no later list, after whatever crash, has the same or a lower one.
+        1. A number is taken, durably: no later list, after whatever crash and from whatever backup of the
+           database, has the same or a lower one.
         2. Entries are read at one epoch. A certificate that ended leaves the list only after it stood on a
            scheduled CRL made later than that (RFC 5280, 3.3), and one lifetime of a CRL after its end.
         3. The list is signed; that it was scheduled is durable before it is shown.
@@ -144,7 +145,7 @@ class CrlPress:
         base = None if self._is_scheduled_due() else self._base
         # 1.
         with self._ledger.writing() as work:
-            number = work.tx.statuses.next_number(self.key_id)
+            number = work.tx.statuses.next_number(self.key_id, at_least=self._floor())
             scheduled_at = work.tx.statuses.progress(self.key_id).scheduled_at
         # 2.
         this_update = self._this_update()
@@ -171,7 +172,7 @@ class CrlPress:
         base, changes = self._base, self._changes.last()
         assert base is not None  # noqa: S101 - `delta` makes one
         with self._ledger.writing() as work:
-            number = work.tx.statuses.next_number(self.key_id)
+            number = work.tx.statuses.next_number(self.key_id, at_least=self._floor())
         with self._ledger.reading() as tx:
             changed = tx.statuses.changed(self.key_id, after=base.epoch, ends_from=base.ends_from)
         entries = [
@@ -201,6 +202,10 @@ class CrlPress:
         return PublishedCrl(
             der=der, number=number, this_update=draft.this_update, next_update=draft.next_update
         )
+
+    def _floor(self) -> int:
+        """No number is below the second that it is taken in: so none goes back when the database does."""
+        return int(self._ledger.now().timestamp())
 
     def _this_update(self) -> datetime:
         """Now, set back as certificates are, for relying parties whose clock is behind."""

@@ -39,7 +39,7 @@ class StatusOffice:
 
     A CA that is no longer in force goes on being published for as long as its key is here: those that
     retired before are in `elsewhere`, and whoever `CurrentCa` replaces is kept by itself.
-    `is_service` tells of certificates that were issued here and stand in no table, by their serial.
+    `is_service` tells of certificates that were issued here and stand in no table, by their serial and CA.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class StatusOffice:
         ca: CurrentCa,
         settings: StatusSettings | None = None,
         elsewhere: PublishedElsewhere | None = None,
-        is_service: Callable[[Serial], bool] = lambda _serial: False,
+        is_service: Callable[[Serial, CaKeyId], bool] = lambda *_: False,
     ) -> None:
         catch_up(ledger)
         self.settings = settings or StatusSettings()
