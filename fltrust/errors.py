@@ -125,7 +125,8 @@ class PermissionDenied(Refused):
 
 
 class TokenRefused(Refused):
-    """``reason``: ``token-unknown``, ``token-used``, ``token-expired``, ``token-cancelled``."""
+    """``reason``: ``token-unknown``, ``token-used``, ``token-expired``, ``token-cancelled``,
+    ``granter-barred``."""
 
     default_reason = "token-unknown"
 

@@ -15,6 +15,7 @@ from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.certificate_record import check_on_record
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.logbook import token_subject
+from fltrust.coordinator.operators import check_granter
 from fltrust.coordinator.requests import RequestDesk, check_manual, checked_again
 from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.settings import AuthoritySettings
@@ -51,7 +52,7 @@ from fltrust.errors import (
     Refused,
     RequestDenied,
 )
-from fltrust.identity import KeyId, Serial, SpiffeId
+from fltrust.identity import KeyId, Role, Serial, SpiffeId
 from fltrust.keys.openssh import spki_der
 from fltrust.pki.csr import parse_request
 from fltrust.pki.issuing import Draft
@@ -144,6 +145,8 @@ class Enroller:
                         enrollments=work.tx.enrollments,
                         now=work.now,
                     )
+                    if approval.account is None:
+                        check_granter(approval.granted_by, work)
                     # 4. and 5.
                     if self.requests.policy.needed(approval, evidence=kind, protocol=request.protocol):
                         self.check(approval, checked, work, kind)
@@ -364,7 +367,9 @@ class Enroller:
         return outcome.issued if isinstance(outcome, _Collected) else outcome
 
     def _supersede(self, who: SpiffeId, work: Work, *, actor: SpiffeId | None) -> None:
-        """Bar the certificates that a replaced enrollment leaves behind."""
+        """Bar the certificates that a replaced enrollment leaves behind, and an operator's tokens."""
+        if who.role is Role.OPERATOR:
+            work.tx.tokens.cancel_all_by(who, now=work.now)
         records = unexpired_with_workload(who, work.tx.certificates, now=work.now)
         if not records:
             return

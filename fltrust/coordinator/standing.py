@@ -64,7 +64,8 @@ def revoke(
     """Revoke, and return the event; what is revoked already gives the event that said so.
 
     An earlier `compromised_since` than the one known is new knowledge and takes a new epoch. Tokens
-    waiting for the identity are cancelled: coming back needs a decision made after this one.
+    waiting for the identity are cancelled: coming back needs a decision made after this one. So are those
+    that an operator made, of whom all or part is revoked: whoever has its key may have made them.
     """
     known = _said(subject, work, EventKind.REVOKED)
     if _standing(subject, work) is Standing.REVOKED and known is not None:
@@ -76,6 +77,8 @@ def revoke(
     if subject.whole and subject.who.name is not None and subject.who.domain == work.book.domain:
         work.tx.tokens.cancel_all_for(subject.who.role, subject.who.name, now=work.now)
         drop_requests(subject.who.role, subject.who.name, work)
+    if subject.who.role is Role.OPERATOR and subject.who.domain == work.book.domain:
+        work.tx.tokens.cancel_all_by(subject.who, now=work.now)
     return _emit(
         subject, work, EventKind.REVOKED, actor=actor, reason=reason, compromised_since=compromised_since
     )

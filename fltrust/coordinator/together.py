@@ -13,7 +13,7 @@ from fltrust.coordinator.enroller import Enroller, record_of
 from fltrust.coordinator.ledger import Work
 from fltrust.enrollment.dns_names import check_dns_names
 from fltrust.enrollment.ports import EnrolledRecord
-from fltrust.enrollment.registration import CheckedRequest
+from fltrust.enrollment.registration import NEVER_JOIN, CheckedRequest
 from fltrust.enrollment.types import Approval
 from fltrust.errors import Malformed
 from fltrust.identity import KeyId, Role, SpiffeId, TrustDomain
@@ -45,7 +45,8 @@ def pick_new(
     for place, (item, key, node_key) in enumerate(zip(wanted, keys, node_keys, strict=True)):
         who = SpiffeId(domain, item.approval.role, item.approval.name)
         if (
-            who in work.state.identities
+            who.role in NEVER_JOIN
+            or who in work.state.identities
             or who in names
             or key in used
             or (node_key is not None and node_key in taken)

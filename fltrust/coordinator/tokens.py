@@ -11,18 +11,21 @@ from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.ledger import Ledger
 from fltrust.coordinator.settings import AuthoritySettings
 from fltrust.enrollment.dns_names import check_dns_names
+from fltrust.enrollment.registration import NEVER_JOIN
 from fltrust.enrollment.requests import Assignment
 from fltrust.enrollment.token import encode_token, hash_of, new_secret, token_id_of
 from fltrust.enrollment.types import JoinToken, TokenRecord, TokenStatus
 from fltrust.errors import Conflict, Malformed, NotFound
-from fltrust.identity import Role, SpiffeId
+from fltrust.identity import SpiffeId
 from fltrust.pki.types import VerifiedCertificate
 
 MIN_TTL = timedelta(seconds=1)
 
 
 def _no_name() -> Malformed:
-    return Malformed("expected a participant, aggregator or operator; the coordinator never joins")
+    return Malformed(
+        "expected a role that joins; the coordinator never does, and a workload's agent vouches for it"
+    )
 
 
 class TokenOffice:
@@ -65,7 +68,7 @@ class TokenOffice:
                 f"expected a token's life between {MIN_TTL} and {self._settings.max_token_ttl}, got {ttl}"
             )
         for item in items:
-            if item.role is Role.COORDINATOR:
+            if item.role in NEVER_JOIN:
                 raise _no_name()
             check_dns_names(item.role, item.dns_names, profiles=self._settings.profiles)
         # The newest root: the one that the ports' certificates will lead to for longest.

@@ -24,6 +24,7 @@ class ApprovalPolicy:
 
     A request needs the most that any rule asks for it: of its role, its kind of evidence, its protocol,
     and of taking a name over. Four eyes: where it needs anybody, who granted the evidence does not count.
+    Nor does who gives a request without evidence its name: what is asked of a name is asked of others.
     """
 
     operations: int = 0
@@ -56,11 +57,13 @@ class ApprovalPolicy:
             1 if evidence == MANUAL else 0,
         ]
         if approval is not None:
-            asked.append(self.roles.get(approval.role, 0))
-            if approval.replace:
-                asked.append(self.replace)
-            if approval.role is Role.OPERATOR:
-                asked.append(self.operations)
+            of_name = max(
+                self.roles.get(approval.role, 0),
+                self.replace if approval.replace else 0,
+                self.operations if approval.role is Role.OPERATOR else 0,
+            )
+            # The stranger may be an operator: the first who approves gives the name, and counts as who asked.
+            asked.append(of_name + 1 if of_name and evidence == MANUAL else of_name)
         return max(asked)
 
 

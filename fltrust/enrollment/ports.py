@@ -67,6 +67,10 @@ class TokenStore(Protocol):
         """Mark every pending token for a name cancelled."""
         ...
 
+    def cancel_all_by(self, operator: SpiffeId, *, now: datetime) -> None:
+        """Mark every pending token that an operator made cancelled."""
+        ...
+
     def spend_once(self, kind: str, digest: bytes, *, now: datetime) -> bool:
         """Remember for good that this evidence, which no operator made a token for, was used; False if it
         was before. Of two callers one gets True. `digest` is a SHA-256."""

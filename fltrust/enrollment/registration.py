@@ -34,6 +34,10 @@ from fltrust.pki.csr import parse_request
 from fltrust.pki.leaf_keys import LeafKey
 from fltrust.revocation.state import IdentityState, Standing
 
+NEVER_JOIN = frozenset({Role.COORDINATOR, Role.WORKLOAD})
+"""Roles that no evidence and no operator gives: the coordinator never joins, and a workload is vouched for
+by its agent, as which it stands."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
@@ -156,6 +160,7 @@ def admit_enrollment(
 ) -> SpiffeId:
     """Decide whether an approved request may enroll; return the identity, made from the record.
 
+    0. Its role is one that joins (`NEVER_JOIN`), else `Malformed`.
     1. A participant brings a node key; nobody else does, else `Malformed`.
     2. A name on hold is refused (``held``): an operator releases it first.
     3. A name that is enrolled (`Conflict`) or revoked (`Revoked`) needs an approval that replaces.
@@ -163,6 +168,9 @@ def admit_enrollment(
     5. The node key was never enrolled by another participant; one that was revoked needs a fresh one.
     """
     who = SpiffeId(domain, approval.role, approval.name)
+    # 0.
+    if approval.role in NEVER_JOIN:
+        raise Malformed(f"expected a role that joins, got {approval.role}")
     # 1.
     if (request.node_key is not None) != (approval.role is Role.PARTICIPANT):
         raise Malformed(f"expected a node key from a participant and from nobody else, for {who}")

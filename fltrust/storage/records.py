@@ -66,6 +66,9 @@ class Tokens:
         table = tables.tokens
         self._mark((table.c.role == role) & (table.c.name == name), now, cancelled_at=now)
 
+    def cancel_all_by(self, operator: SpiffeId, *, now: datetime) -> None:
+        self._mark(tables.tokens.c.created_by == str(operator), now, cancelled_at=now)
+
     def spend_once(self, kind: str, digest: bytes, *, now: datetime) -> bool:
         # Writers come one after the other, so nobody writes between the question and the answer.
         table = tables.spent_evidence

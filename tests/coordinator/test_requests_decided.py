@@ -347,7 +347,7 @@ def test_the_name_that_is_given_brings_its_own_rules(world_with: WorldWith) -> N
     request_id = _pending(world.authority.submit(ask(generate())))
     made = Assignment(role=Role.OPERATOR, name=Name("dave"))
     view = world.op.approve_request(request_id, reason="new colleague", assignment=made)
-    assert (view.request.needed, view.request.state) == (2, RequestState.CHECKED)
+    assert (view.request.needed, view.request.state) == (3, RequestState.CHECKED)
     second = _pending(world.authority.submit(ask(generate())))
     server = Assignment(role=Role.SERVER, name=Name("models"))
     with pytest.raises(Malformed, match="DNS names"):

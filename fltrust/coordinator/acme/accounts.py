@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fltrust.coordinator.acme.evidence import KIND
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.ledger import Work
+from fltrust.coordinator.operators import check_granter
 from fltrust.enrollment.accounts import check_account
 from fltrust.enrollment.mackeys import MacPurpose
 from fltrust.enrollment.types import Approval, EnrollmentProtocol, TokenRecord, TokenStatus
@@ -51,7 +52,8 @@ class AccountDesk:
         1. A key that has an account gets it, whatever else the request says; a deactivated one is refused.
         2. The external account binding is there, was made with the key of its credential, for this account
            key and this url. Whether there is such a credential is not told before that.
-        3. The credential is pending, and spent now: of two requests that show it one gets an account.
+        3. The credential is pending, its maker stands well, and it is spent now: of two requests that show it
+           one gets an account.
         4. The server's name is enrolled for this account alone; a name that is enrolled or revoked needs a
            credential that replaces, and a policy that asks nobody to approve that.
         """
@@ -82,6 +84,7 @@ class AccountDesk:
                 return Opened(_alive(again), is_new=False)
             # 3. and 4.
             token = _spend(binding.kid, work)
+            check_granter(token.created_by, work)
             account = _account(token, key, request.contacts, work)
             self._enroll(token, account, work)
             work.tx.acme.add_account(account)
