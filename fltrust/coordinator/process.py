@@ -228,7 +228,7 @@ def _public_modules(
     modules: list[PublicModule] = [cmp_routes] if settings.protocols.cmp else []
     if settings.protocols.scep:
         recipient = open_recipient(folder, settings.domain, passphrase=passphrase, clock=clock)
-        modules.append(scep_module(recipient))
+        modules.append(scep_module(recipient, is_legacy_taken=settings.protocols.scep_legacy))
     return tuple(modules)
 
 

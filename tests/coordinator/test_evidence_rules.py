@@ -17,9 +17,10 @@ from fltrust.coordinator.evidence_settings import EvidenceSettings, x509_rule
 from fltrust.coordinator.folder import CoordinatorSettings
 from fltrust.coordinator.jwks import MAX_AGE, MIN_INTERVAL, JwksKeeper, check_url, fetch_jwks
 from fltrust.coordinator.protocol_settings import ProtocolSettings
-from fltrust.enrollment.jwt import JwsAlgorithm, SignedToken, to_base64url
+from fltrust.enrollment.jwt import JwsAlgorithm, SignedToken
 from fltrust.enrollment.oidc import OidcRule
 from fltrust.errors import Malformed, Oversized, Unavailable
+from fltrust.strictbase64 import to_base64url
 from fltrust.testing.clock import FakeClock
 
 RULE = {
@@ -91,15 +92,29 @@ def test_cmp_and_scep_are_off_and_their_risks_stand_beside_the_switch() -> None:
     settings = CoordinatorSettings(domain="hospitals.example", bootstrap="a:1", address="a:2")  # type: ignore[arg-type]
     text = settings.to_toml()
     assert settings.protocols == ProtocolSettings(cmp=False, scep=False)
-    for protocol in ("cmp", "scep"):
+    for protocol in ("cmp", "scep", "scep-legacy"):
         before, _, _ = text.partition(f"{protocol} = false")
         assert before.rstrip().splitlines()[-1].startswith("# ")
     on = CoordinatorSettings.from_toml(text.replace("cmp = false", "cmp = true"))
     assert on.protocols.cmp
     assert not on.protocols.scep
-    for table in ({"cmc": True}, {"cmp": "yes"}, {"cmp": 1}, [True]):
+    for table in ({"cmc": True}, {"cmp": "yes"}, {"cmp": 1}, [True], {"scep_legacy": True}):
         with pytest.raises(Malformed):
             ProtocolSettings.from_table(table)
+
+
+def test_scep_in_des_needs_two_switches_and_its_risks_are_said() -> None:
+    for table in ({"scep-legacy": True}, {"scep-legacy": True, "scep": False}):
+        with pytest.raises(Malformed, match="scep = true"):
+            ProtocolSettings.from_table(table)
+    assert not ProtocolSettings.from_table({"scep": True}).scep_legacy
+    settings = CoordinatorSettings(domain="hospitals.example", bootstrap="a:1", address="a:2")  # type: ignore[arg-type]
+    text = settings.to_toml().replace("scep = false", "scep = true")
+    read = CoordinatorSettings.from_toml(text.replace("scep-legacy = false", "scep-legacy = true"))
+    assert read.protocols == ProtocolSettings(scep=True, scep_legacy=True)
+    assert CoordinatorSettings.from_toml(read.to_toml()) == read
+    assert "breaks 56-bit DES" in text
+    assert "tokens that live for minutes" in text
 
 
 @pytest.mark.parametrize(

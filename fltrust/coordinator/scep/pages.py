@@ -15,31 +15,35 @@ from fltrust.coordinator.public_modules import PublicContext, PublicModule
 from fltrust.coordinator.scep.responder import ScepResponder
 from fltrust.errors import InvalidInput
 from fltrust.protocols.scep.messages import (
-    CAPABILITIES,
     CERTIFICATES_MEDIA,
     MAX_MESSAGE,
     MESSAGE_MEDIA,
     Recipient,
 )
+from fltrust.protocols.scep.suites import LEGACY, MODERN
 
 PATH = "/scep"
 _UNCACHED = {"cache-control": "no-store"}
 
 
-def scep_module(recipient: Recipient) -> PublicModule:
-    """The module of the public port, with the key that requests are encrypted to."""
+def scep_module(recipient: Recipient, *, is_legacy_taken: bool = False) -> PublicModule:
+    """The module of the public port, with the key that requests are encrypted to; `is_legacy_taken` lets in
+    clients that know DES and SHA-1 alone."""
+    capabilities = MODERN.capabilities + (LEGACY.capabilities if is_legacy_taken else ())
 
     def routes(context: PublicContext) -> list[Route]:
-        responder = ScepResponder(context.authority, recipient, context.clock)
+        responder = ScepResponder(
+            context.authority, recipient, context.clock, is_legacy_taken=is_legacy_taken
+        )
 
         async def ask(request: Request) -> Response:
             match request.query_params.getlist("operation"):
                 case ["GetCACaps"]:
                     return Response(
-                        "\n".join(CAPABILITIES) + "\n", media_type="text/plain", headers=_UNCACHED
+                        "\n".join(capabilities) + "\n", media_type="text/plain", headers=_UNCACHED
                     )
                 case ["GetCACert"]:
-                    # The recipient first: clients that are given no fingerprint take the first.
+                    # In no order: DER sorts a set. The recipient is the one with an RSA key.
                     issuing = context.authority.ca.issuer.certificate
                     found = [recipient.certificate, issuing, *context.authority.bundle().roots]
                     der = pkcs7.serialize_certificates(found, Encoding.DER)

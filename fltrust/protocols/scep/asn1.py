@@ -15,8 +15,12 @@ ENVELOPED_DATA: Final = x509.ObjectIdentifier("1.2.840.113549.1.7.3")
 CONTENT_TYPE: Final = x509.ObjectIdentifier("1.2.840.113549.1.9.3")
 MESSAGE_DIGEST: Final = x509.ObjectIdentifier("1.2.840.113549.1.9.4")
 SHA256: Final = x509.ObjectIdentifier("2.16.840.1.101.3.4.2.1")
+SHA1: Final = x509.ObjectIdentifier("1.3.14.3.2.26")
 RSA_ENCRYPTION: Final = x509.ObjectIdentifier("1.2.840.113549.1.1.1")
 RSA_WITH_SHA256: Final = x509.ObjectIdentifier("1.2.840.113549.1.1.11")
+RSA_WITH_SHA1: Final = x509.ObjectIdentifier("1.2.840.113549.1.1.5")
+DES_CBC: Final = x509.ObjectIdentifier("1.3.14.3.2.7")
+DES_EDE3_CBC: Final = x509.ObjectIdentifier("1.2.840.113549.3.7")
 AES_CBC: Final = frozenset(
     {
         x509.ObjectIdentifier("2.16.840.1.101.3.4.1.2"),  # 128 bits
@@ -93,9 +97,28 @@ class ContentAlgorithm:
 
 @asn1.sequence
 class EncryptedContent:
+    """`content` is octets under [0]: in one piece in DER, in several in what old clients write."""
+
     content_type: x509.ObjectIdentifier
     algorithm: ContentAlgorithm
-    content: Annotated[bytes | None, asn1.Implicit(0)]
+    content: asn1.TLV
+
+
+@asn1.sequence
+class KeyTransport:
+    """RFC 5652, 6.2.1, with the recipient named by issuer and serial."""
+
+    version: int
+    recipient: IssuerAndSerial
+    algorithm: AlgorithmWithNull
+    encrypted_key: bytes
+
+
+@asn1.sequence
+class Pieces:
+    """Octets in several pieces again, read: what is under their [0], as a SEQUENCE, inside of a SEQUENCE."""
+
+    pieces: list[bytes]
 
 
 @asn1.sequence

@@ -1,7 +1,8 @@
 """SCEP messages (RFC 8894, 3): one in, verified before it is decrypted; one out, signed.
 
-MD5, SHA-1, DES and triple DES are refused, whatever a client was told by whom: GetCACaps is not
-authenticated, so what a server would still take is what an attacker makes a client use (7.5).
+SHA-1, DES and triple DES are refused unless the caller takes the legacy suite; MD5, RC2 and the rest always,
+whatever a client was told by whom: GetCACaps is not authenticated, so what a server would still take is what
+an attacker makes a client use (7.5).
 """
 
 from __future__ import annotations
@@ -10,16 +11,12 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import sha256
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.ciphers.algorithms import AES128
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from fltrust.errors import Malformed, Oversized, SignatureInvalid
 from fltrust.pki.leaf import PARSE_ERRORS
@@ -27,12 +24,11 @@ from fltrust.pki.leaf_keys import is_rsa
 from fltrust.pki.rfc3161 import Attribute, IssuerAndSerial
 from fltrust.protocols.der import der_sequence
 from fltrust.protocols.scep import asn1 as scep
+from fltrust.protocols.scep.suites import LEGACY, MODERN, Suite
 
 MAX_MESSAGE: Final = 64 * 1024
 MESSAGE_MEDIA: Final = "application/x-pki-message"
 CERTIFICATES_MEDIA: Final = "application/x-x509-ca-ra-cert"
-CAPABILITIES: Final = ("AES", "POSTPKIOperation", "Renewal", "SHA-256", "SCEPStandard")
-"""What GetCACaps says: no DES3, no SHA-1."""
 _MAX_ID = 128
 _MAX_CERTIFICATES = 4
 
@@ -120,11 +116,17 @@ def read_message(der: bytes) -> Received:
         raise _malformed() from None
 
 
-def verify_message(message: Received) -> rsa.RSAPublicKey:
+def suite_of(message: Received, *, is_legacy_taken: bool) -> Suite:
+    """The suite that a message is held to, and answered in, by the digest that it names."""
+    is_legacy = message.signer_info.digest_algorithm.algorithm == LEGACY.digest
+    return LEGACY if is_legacy and is_legacy_taken else MODERN
+
+
+def verify_message(message: Received, suite: Suite) -> rsa.RSAPublicKey:
     """Return the key that signed a message, or raise.
 
-    1. The signer's key is RSA within bounds, the digest SHA-256 and the signature PKCS #1 v1.5 over it, else
-       `Malformed`, ``bad-algorithm``.
+    1. The signer's key is RSA within bounds, the digest the suite's and the signature PKCS #1 v1.5 over it,
+       else `Malformed`, ``bad-algorithm``.
     2. The attributes say the content's digest and type, and the key signed the attributes, else
        `SignatureInvalid`.
     3. The type of message is one that a client may send (`REQUESTS`), else `Malformed`, ``unknown-type``.
@@ -132,13 +134,12 @@ def verify_message(message: Received) -> rsa.RSAPublicKey:
     info = message.signer_info
     # 1.
     key = message.signer.public_key()
-    good = (scep.RSA_ENCRYPTION, scep.RSA_WITH_SHA256)
     if (
         not is_rsa(key)
-        or info.digest_algorithm.algorithm != scep.SHA256
-        or info.signature_algorithm.algorithm not in good
+        or info.digest_algorithm.algorithm != suite.digest
+        or info.signature_algorithm.algorithm not in suite.signatures
     ):
-        raise _bad_algorithm()
+        raise bad_algorithm()
     # 2.
     attributes = message.attributes
     digest = attributes.get(scep.MESSAGE_DIGEST)
@@ -146,10 +147,10 @@ def verify_message(message: Received) -> rsa.RSAPublicKey:
     try:
         stated = b"" if digest is None else _octets(digest)
         is_data = kind is not None and kind.parse(x509.ObjectIdentifier) == scep.DATA
-        if not is_data or not hmac.compare_digest(stated, sha256(message.content).digest()):
+        if not is_data or not hmac.compare_digest(stated, suite.digest_of(message.content)):
             raise InvalidSignature
         raw = asn1.encode_der(info.signed_attributes)
-        key.verify(info.signature, b"\x31" + raw[1:], padding.PKCS1v15(), SHA256())
+        key.verify(info.signature, b"\x31" + raw[1:], padding.PKCS1v15(), suite.hash)
     except (InvalidSignature, ValueError):
         raise SignatureInvalid("expected a SCEP message signed by its signer's key, it is not") from None
     # 3.
@@ -158,47 +159,25 @@ def verify_message(message: Received) -> rsa.RSAPublicKey:
     return key
 
 
-def open_envelope(message: Received, recipient: Recipient) -> bytes:
-    """Decrypt what a verified message holds. AES-128 and AES-256 in CBC alone, else `Malformed`,
-    ``bad-algorithm``; whatever else is wrong with it is one and the same `Malformed`."""
-    try:
-        envelope = asn1.decode_der(scep.Envelope, message.content)
-        algorithm = envelope.content.content.algorithm.algorithm
-    except ValueError:
-        raise _unreadable() from None
-    if algorithm not in scep.AES_CBC:
-        raise _bad_algorithm()
-    try:
-        return pkcs7.pkcs7_decrypt_der(message.content, recipient.certificate, recipient.key, [])
-    except PARSE_ERRORS:
-        raise _unreadable() from None
-
-
-def certificates_for(signer: x509.Certificate, chain: tuple[bytes, ...]) -> bytes:
-    """The content of a successful answer: certificates, in an envelope to the request's signer."""
-    parsed = [x509.load_der_x509_certificate(der) for der in chain]
-    return (
-        pkcs7.PKCS7EnvelopeBuilder()
-        .set_data(pkcs7.serialize_certificates(parsed, Encoding.DER))
-        .add_recipient(signer)
-        .set_content_encryption_algorithm(AES128)
-        .encrypt(Encoding.DER, [pkcs7.PKCS7Options.Binary])
-    )
-
-
 def answer_to(
     message: Received,
     recipient: Recipient,
     status: PkiStatus,
     *,
+    suite: Suite,
     nonce: bytes,
     content: bytes | None = None,
     failure: FailInfo | None = None,
 ) -> bytes:
-    """A CertRep (3.3.2), signed by the recipient; `content` goes with success, `failure` with failure."""
+    """A CertRep (3.3.2), signed by the recipient; `content` goes with success, `failure` with failure.
+
+    In SHA-1, a signature over what a client chose can be moved to what it did not choose. So `nonce` is 16
+    random bytes, and DER sorts the attributes such that it comes before whatever a client chose that is
+    long enough to collide.
+    """
     said: dict[x509.ObjectIdentifier, bytes] = {
         scep.CONTENT_TYPE: asn1.encode_der(scep.DATA),
-        scep.MESSAGE_DIGEST: asn1.encode_der(sha256(content or b"").digest()),
+        scep.MESSAGE_DIGEST: asn1.encode_der(suite.digest_of(content or b"")),
         scep.MESSAGE_TYPE: _to_printable(MessageType.CERT_REP),
         scep.PKI_STATUS: _to_printable(status),
         scep.TRANSACTION_ID: _to_printable(message.transaction_id),
@@ -213,9 +192,9 @@ def answer_to(
         )
     )
     raw = _content_of(asn1.encode_der(attributes))
-    signature = recipient.key.sign(b"\x31" + raw[1:], padding.PKCS1v15(), SHA256())
+    signature = recipient.key.sign(b"\x31" + raw[1:], padding.PKCS1v15(), suite.hash)
     own = recipient.certificate
-    digest = scep.AlgorithmWithNull(algorithm=scep.SHA256, parameters=asn1.Null())
+    digest = scep.AlgorithmWithNull(algorithm=suite.digest, parameters=asn1.Null())
     info = scep.SignerInfo(
         version=1,
         sid=IssuerAndSerial(issuer=_tlv(own.issuer.public_bytes()), serial_number=own.serial_number),
@@ -284,13 +263,10 @@ def _malformed() -> Malformed:
     return Malformed("expected a SCEP message in DER with one signer and its certificate, got something else")
 
 
-def _unreadable() -> Malformed:
-    return Malformed("expected a certificate request encrypted to this coordinator, got something else")
-
-
-def _bad_algorithm() -> Malformed:
+def bad_algorithm() -> Malformed:
+    """What is refused for its algorithms, whichever they are."""
     return Malformed(
         "expected RSA, SHA-256 and AES in a SCEP message, got another algorithm",
         reason="bad-algorithm",
-        hint="SHA-1, MD5, DES and triple DES are refused: use a client that reads GetCACaps",
+        hint="SHA-1, DES and triple DES are off unless an operator switched them on, MD5 and RC2 always",
     )
