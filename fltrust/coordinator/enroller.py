@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.certificate_record import check_on_record
+from fltrust.coordinator.lapsed import check_still_last
 from fltrust.coordinator.ledger import Ledger, Work
 from fltrust.coordinator.logbook import token_subject
 from fltrust.coordinator.operators import check_granter
@@ -23,6 +25,7 @@ from fltrust.coordinator.workloads import unexpired_with_workload
 from fltrust.enrollment.accounts import ACCOUNT_CLAIM, check_account
 from fltrust.enrollment.approvals import MANUAL
 from fltrust.enrollment.dns_names import check_dns_names
+from fltrust.enrollment.lapsed import KIND as LAPSED
 from fltrust.enrollment.ports import CertificateRecord, EnrolledRecord, EvidenceChecker
 from fltrust.enrollment.registration import (
     CheckedRequest,
@@ -70,6 +73,10 @@ watcher must be able to read; an agent that renews in time has two."""
 
 MAX_REFUSALS = 16
 """Logged refusals of one join token: whoever holds a spent one cannot fill the log with it."""
+
+
+RENEWAL_MESSAGE = "renewal-message"
+"""The kind under which a signed message that renewed with the same key is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +184,7 @@ class Enroller:
         if not isinstance(found, Request):
             return found
         if found.serial is None and found.approval is not None:
+            self.check(found.approval, checked_again(found), work, found.evidence)
             issued = self.admit(found.approval, checked_again(found), work, evidence=found.evidence)
             self.requests.issued(found, issued, work)
             return _Collected(found.request_id, issued)
@@ -208,7 +216,9 @@ class Enroller:
         if approval.account is not None:
             self._entitled(approval, checked, work, evidence=evidence)
         else:
-            self._admissible(approval, checked, work)
+            who = self._admissible(approval, checked, work)
+            if evidence == LAPSED:
+                check_still_last(who, approval, work.tx.certificates)
 
     def enroll(self, request: EnrollRequest) -> Issued:
         """As `submit`, for a caller who cannot wait: `ApprovalPending` where operators have to decide."""
@@ -318,14 +328,19 @@ class Enroller:
         _refuse_too_many(who, work)
         return who
 
-    def renew(self, certificate: VerifiedCertificate, csr_der: bytes) -> Issued:
-        """Issue the caller's next certificate, for a key that was never certified.
+    def renew(
+        self, certificate: VerifiedCertificate, csr_der: bytes, *, message: bytes | None = None
+    ) -> Issued:
+        """Issue the caller's next certificate, for a key that was never certified, or the one it calls with.
+
+        `message` is what was signed to ask for it, where whoever saw it pass could send it again: for the
+        same key it is good once, for good (`Conflict`, ``replayed``). A new key is certified once anyhow.
 
         Judged under the head's lock, so that no certificate is issued past a revocation. Refused
         (``too-many-certificates``) while `MAX_LIVE_CERTIFICATES` have not expired. Renewals at the same
         time share their commits.
         """
-        return self._issue_next(certificate.spiffe_id, csr_der, asked_by=certificate)
+        return self._issue_next(certificate.spiffe_id, csr_der, asked_by=certificate, message=message)
 
     def certify_workload(self, agent: VerifiedCertificate, csr_der: bytes) -> Issued:
         """Issue a certificate to the workload beside an agent, named after it (`workload_of`); as `renew`.
@@ -334,7 +349,14 @@ class Enroller:
         """
         return self._issue_next(workload_of(agent.spiffe_id), csr_der, asked_by=agent)
 
-    def _issue_next(self, who: SpiffeId, csr_der: bytes, *, asked_by: VerifiedCertificate) -> Issued:
+    def _issue_next(
+        self,
+        who: SpiffeId,
+        csr_der: bytes,
+        *,
+        asked_by: VerifiedCertificate,
+        message: bytes | None = None,
+    ) -> Issued:
         public_key = parse_request(csr_der)
         key = KeyId.of_spki(spki_der(public_key))
 
@@ -343,6 +365,8 @@ class Enroller:
             work.state.judge(asked_by, is_on_record=asked_by.spiffe_id == who)
             check_on_record(asked_by, work.tx)
             refuse_used_key(key, who, certificates=work.tx.certificates, kept=asked_by.key_id)
+            if message is not None and key == asked_by.key_id:
+                _refuse_replayed(message, work)
             _refuse_too_many(who, work)
             issued = self._issue(who, public_key, work, csr_der)
             if self.on_renewal is not None:
@@ -433,6 +457,15 @@ def pending_error(pending: Pending) -> ApprovalPending:
         request_id=pending.request_id,
         retry_after=pending.retry_after.total_seconds(),
     )
+
+
+def _refuse_replayed(message: bytes, work: Work) -> None:
+    if not work.tx.tokens.spend_once(RENEWAL_MESSAGE, sha256(message).digest(), now=work.now):
+        raise Conflict(
+            "expected a message that was made for this renewal, this one was used before",
+            reason="replayed",
+            hint="make a new message, with a new nonce",
+        )
 
 
 def _refuse_too_many(who: SpiffeId, work: Work) -> None:

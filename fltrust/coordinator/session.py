@@ -77,10 +77,13 @@ class Session(RegistrarSession):
         with self._allowed("TrustService/GetBundle"):
             return self._authority.bundle()
 
-    def renew(self, csr_der: bytes) -> Issued:
-        """Issue the caller's next certificate, for a new key. The old one stays good until it runs out."""
+    def renew(self, csr_der: bytes, *, message: bytes | None = None) -> Issued:
+        """Issue the caller's next certificate, for a new key. The old one stays good until it runs out.
+
+        `message`: what was signed to ask, where that is no connection's doing; see `Enroller.renew`.
+        """
         with self._allowed("EnrollmentService/Renew"):
-            return self._authority.enroller.renew(self._caller.certificate, csr_der)
+            return self._authority.enroller.renew(self._caller.certificate, csr_der, message=message)
 
     def check_own(self) -> None:
         """Return only if the caller may decide about its own certificates: renew them, give them up."""

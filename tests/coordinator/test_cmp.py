@@ -432,3 +432,18 @@ def test_a_mac_that_would_keep_us_busy_is_refused(
     mac = Pbm(bytes(16), "sha256", iterations, "sha256").algorithm()
     answer = client.send(Body.IR, crmf(generate()), protection_alg=parts_of(mac))
     assert answer.failure is Failure.BAD_DATA_FORMAT
+
+
+def test_a_renewal_with_the_same_key_that_somebody_recorded_renews_nothing_again(
+    world: World, responder: CmpResponder
+) -> None:
+    device = world.join("meter", Role.DEVICE)
+    asks = by_certificate(responder, device)
+    recorded = asks.message(Body.KUR, crmf(device.signer))
+    assert asks.raw(recorded).status == 0
+    for _ in range(2):  # sent again to a process that remembers no transactions
+        answer = by_certificate(CmpResponder(world.authority, world.clock), device).raw(recorded)
+        assert (answer.status, answer.failure) == (2, Failure.BAD_CERT_TEMPLATE)
+    with world.authority.ledger.reading() as tx:
+        assert len(tx.certificates.of(device.spiffe_id)) == 2
+    assert by_certificate(responder, device).send(Body.KUR, crmf(device.signer)).status == 0

@@ -161,3 +161,13 @@ def test_the_key_lies_encrypted_in_the_folder_and_is_made_anew_before_it_ends(tm
     assert (
         open_recipient(tmp_path, domain, passphrase=b"secret", clock=Later()).certificate != made.certificate
     )
+
+
+def test_a_renewal_with_the_same_key_that_somebody_recorded_renews_nothing_again(device: Scep) -> None:
+    asked = message(sealed(request(challenge(device.world, "meter"))), device.own)
+    made = certificate_in(device.responder.answer(asked, source="test"), device.own, KEY)
+    recorded = message(sealed(request(None)), made, kind=MessageType.RENEWAL_REQ)
+    answers = [said_of(device.responder.answer(recorded, source="test"))[0] for _ in range(3)]
+    assert answers == [PkiStatus.SUCCESS, PkiStatus.FAILURE, PkiStatus.FAILURE]
+    again = {"certificate": made, "kind": MessageType.RENEWAL_REQ}
+    assert device.ask(sealed(request(None)), **again)[0] is PkiStatus.SUCCESS

@@ -160,16 +160,16 @@ class CmpResponder:
         if transaction.answer:  # the very same message again: its answer was lost
             return transaction.answer
         try:
-            outcome = self._enroll(party, csr_der, source)
+            outcome = self._enroll(party, csr_der, message.protected, source)
         except FltrustError as error:
             self._transactions.end(message.transaction_id)
             refused = negative_answer(cert_req_id, Status.REJECTION, error.message, failure_of(error))
             return self._parties.protect(party, message, ANSWERS[kind], refused)[0]
         return self._hand_over(message, party, transaction, outcome)
 
-    def _enroll(self, party: Party, csr_der: bytes, source: str) -> Issued | Pending:
+    def _enroll(self, party: Party, csr_der: bytes, signed: bytes, source: str) -> Issued | Pending:
         if party.caller is not None:
-            return self._authority.session(party.caller).renew(csr_der)
+            return self._authority.session(party.caller).renew(csr_der, message=signed)
         evidence = CmpEvidence(party.credential_id or "")
         return self._authority.submit(
             EnrollRequest(evidence, csr_der, protocol=EnrollmentProtocol.CMP, source=source)
