@@ -44,7 +44,7 @@ def credential(
     """
     from fltrust.cli.times import parse_duration
     from fltrust.enrollment.mackeys import MacPurpose
-    from fltrust.protocols.acme.jwk import to_base64url
+    from fltrust.strictbase64 import to_base64url
 
     with operator_session(state) as (client, _):
         made = client.create_credential(

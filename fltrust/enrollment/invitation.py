@@ -5,8 +5,6 @@ fltrust-invite-v1.<base64url of {"address":…,"bootstrap":…,"root":…}>
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from dataclasses import dataclass
 from typing import Self
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fltrust.enrollment.token import SECRET_BYTES, encode_token
 from fltrust.enrollment.types import JoinToken
 from fltrust.errors import Malformed, Oversized
+from fltrust.strictbase64 import from_base64url, to_base64url
 
 PREFIX = "fltrust-invite-v1."
 MAX_INVITATION = 2048
@@ -49,12 +48,12 @@ def encode_invitation(invitation: Invitation) -> str:
         {
             "address": invitation.address,
             "bootstrap": invitation.bootstrap,
-            "root": _to_base64url(invitation.root_der),
+            "root": to_base64url(invitation.root_der),
         },
         sort_keys=True,
         separators=(",", ":"),
     )
-    return PREFIX + _to_base64url(body.encode("ascii"))
+    return PREFIX + to_base64url(body.encode("ascii"))
 
 
 def decode_invitation(text: str) -> Invitation:
@@ -85,12 +84,8 @@ def _malformed() -> Malformed:
     )
 
 
-def _to_base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
 def _from_base64url(text: str) -> bytes:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        return from_base64url(text, "an invitation")
+    except Malformed:
         raise _malformed() from None

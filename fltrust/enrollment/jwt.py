@@ -6,13 +6,10 @@ exist here. Sizes are bounded before anything is parsed, and claims are read aft
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NoReturn
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -20,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from fltrust.errors import Malformed, Oversized, SignatureInvalid
+from fltrust.strictbase64 import from_base64url
 from fltrust.strictjson import decode_any
 
 MAX_TOKEN = 16 * 1024
@@ -74,7 +72,7 @@ def read_token(text: str) -> SignedToken:
     parts = text.split(".")
     if len(parts) != 3 or not all(_SEGMENT.match(part) for part in parts):
         raise Malformed("expected a signed JWT in its compact form, got something else")
-    header = _object(from_base64url(parts[0]), "a token's header", limit=4096)
+    header = _object(from_base64url(parts[0], "a token's header"), "a token's header", limit=4096)
     # 2.
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in set(JwsAlgorithm):
@@ -90,8 +88,8 @@ def read_token(text: str) -> SignedToken:
         JwsAlgorithm(algorithm),
         kid,
         f"{parts[0]}.{parts[1]}".encode(),
-        from_base64url(parts[2]),
-        from_base64url(parts[1]),
+        from_base64url(parts[2], "a token's signature"),
+        from_base64url(parts[1], "a token's claims"),
     )
 
 
@@ -132,26 +130,6 @@ def key_for(token: SignedToken, keys: Sequence[IssuerKey]) -> IssuerKey | None:
         return next((key for key in keys if key.kid == token.kid), None)
     fitting = [key for key in keys if token.algorithm in key.algorithms]
     return fitting[0] if len(fitting) == 1 else None
-
-
-def from_base64url(text: str) -> bytes:
-    """Read base64url without padding (RFC 7515, 2), in its one form."""
-    try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        _malformed()
-    if to_base64url(data) != text:
-        _malformed()
-    return data
-
-
-def to_base64url(data: bytes) -> str:
-    """Base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def _malformed() -> NoReturn:
-    raise Malformed("expected base64url without padding in a token or key, got something else")
 
 
 def _object(data: bytes, what: str, *, limit: int) -> dict[str, object]:
@@ -207,7 +185,7 @@ def _material(
             curve = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1())
             return curve.public_key(), frozenset({JwsAlgorithm.ES256})
         case "OKP", "Ed25519":
-            raw = from_base64url(str(entry.get("x")))
+            raw = from_base64url(str(entry.get("x")), "'x' of a key")
             return ed25519.Ed25519PublicKey.from_public_bytes(raw), frozenset({JwsAlgorithm.EDDSA})
     raise Malformed("expected a key of a kind that is known here")
 
@@ -216,7 +194,7 @@ def _integer(entry: Mapping[str, object], name: str, *, limit: int) -> int:
     text = entry.get(name)
     if not isinstance(text, str) or not 0 < len(text) <= 2 * limit:
         raise Malformed(f"expected {name!r} in a key")
-    data = from_base64url(text)
+    data = from_base64url(text, f"{name!r} of a key")
     if len(data) > limit + 1:
         raise Malformed(f"expected {name!r} of at most {limit} octets in a key")
     return int.from_bytes(data, "big")

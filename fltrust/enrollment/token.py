@@ -7,8 +7,6 @@ The secret has 256 bits of entropy, so its plain SHA-256 is safe to store: there
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 import secrets
@@ -17,6 +15,7 @@ from hashlib import sha256
 
 from fltrust.enrollment.types import JoinToken
 from fltrust.errors import Malformed, Oversized
+from fltrust.strictbase64 import from_base64url, to_base64url
 
 PREFIX = "fltrust-join-v1."
 MAX_TOKEN = 2048
@@ -51,13 +50,13 @@ def encode_token(token: JoinToken) -> str:
         {
             "address": token.address,
             "bootstrap": token.bootstrap,
-            "root": _to_base64url(token.root_der),
-            "secret": _to_base64url(token.secret),
+            "root": to_base64url(token.root_der),
+            "secret": to_base64url(token.secret),
         },
         sort_keys=True,
         separators=(",", ":"),
     )
-    text = PREFIX + _to_base64url(body.encode("ascii"))
+    text = PREFIX + to_base64url(body.encode("ascii"))
     if len(text) > MAX_TOKEN:
         raise Oversized(f"expected a join token of at most {MAX_TOKEN} characters, got {len(text)}")
     return text
@@ -113,12 +112,8 @@ def _malformed() -> Malformed:
     )
 
 
-def _to_base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
 def _from_base64url(text: str) -> bytes:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        return from_base64url(text, "a join token")
+    except Malformed:
         raise _malformed() from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import json
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from fltrust.identity import Digest, TrustDomain
 from fltrust.keys.verify import is_p256
 from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.pki.types import TrustBundle
+from fltrust.strictbase64 import to_base64, to_base64url
 
 MAX_ROOTS = 16
 MAX_BUNDLE = 256 * 1024
@@ -128,9 +128,9 @@ def bundle_to_jwks(bundle: TrustBundle) -> bytes:
                 "use": "x509-svid",
                 "kty": "EC",
                 "crv": "P-256",
-                "x": _base64url(numbers.x.to_bytes(32, "big")),
-                "y": _base64url(numbers.y.to_bytes(32, "big")),
-                "x5c": [base64.b64encode(root.public_bytes(Encoding.DER)).decode()],
+                "x": to_base64url(numbers.x.to_bytes(32, "big")),
+                "y": to_base64url(numbers.y.to_bytes(32, "big")),
+                "x5c": [to_base64(root.public_bytes(Encoding.DER))],
             }
         )
     return json.dumps({"keys": keys, "spiffe_sequence": bundle.sequence}).encode()
@@ -164,7 +164,3 @@ def _matching(bundle: TrustBundle, fingerprint: Digest) -> tuple[x509.Certificat
 
 def _pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(Encoding.PEM).decode("ascii")
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

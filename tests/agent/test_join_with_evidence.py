@@ -19,12 +19,13 @@ from server_world import DOMAIN, ServedWorld, served
 
 from fltrust.agent.evidence import certificate_prover, introduction, oidc_prover
 from fltrust.agent.join import join
-from fltrust.enrollment.jwt import IssuerKey, JwsAlgorithm, SignedToken, to_base64url
+from fltrust.enrollment.jwt import IssuerKey, JwsAlgorithm, SignedToken
 from fltrust.enrollment.oidc import OidcChecker, OidcRule
 from fltrust.enrollment.x509_evidence import CertificateField, X509Checker, X509Rule
 from fltrust.errors import EvidenceRefused, Unavailable
 from fltrust.identity import Role
 from fltrust.pki.bundle import bundle_to_pem
+from fltrust.strictbase64 import to_base64url
 
 ISSUER = rsa.generate_private_key(65_537, 2048)
 CORPORATE = ec.generate_private_key(ec.SECP256R1())

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from fltrust.errors import LimitExceeded, Malformed
-from fltrust.protocols.acme.jwk import from_base64url, to_base64url
 from fltrust.protocols.acme.problems import AcmeProblem, ProblemType
+from fltrust.strictbase64 import from_base64url, to_base64url
 
 LIFETIME = 600.0
 """Seconds."""

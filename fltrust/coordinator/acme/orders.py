@@ -15,7 +15,6 @@ from fltrust.coordinator.ledger import Work
 from fltrust.coordinator.ports import Transaction
 from fltrust.errors import NotFound
 from fltrust.protocols.acme.ari import id_of, read_id
-from fltrust.protocols.acme.jwk import to_base64url
 from fltrust.protocols.acme.messages import NewOrder
 from fltrust.protocols.acme.problems import AcmeProblem, ProblemType, malformed, unauthorized
 from fltrust.protocols.acme.state import (
@@ -29,6 +28,7 @@ from fltrust.protocols.acme.state import (
     OrderStatus,
     status_of,
 )
+from fltrust.strictbase64 import to_base64url
 
 ORDER_LIFE = timedelta(days=1)
 """For an order to be proved and finalized."""

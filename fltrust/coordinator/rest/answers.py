@@ -14,9 +14,9 @@ from fltrust.enrollment.token import encode_token
 from fltrust.enrollment.types import Enrollment, JoinToken, TokenRecord
 from fltrust.pki.bundle import bundle_to_pem
 from fltrust.pki.types import TrustBundle
-from fltrust.protocols.acme.jwk import to_base64url
 from fltrust.revocation.events import TrustEvent
 from fltrust.rounds.types import RoundRecord
+from fltrust.strictbase64 import to_base64url
 
 Json = dict[str, object]
 

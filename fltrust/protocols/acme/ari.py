@@ -9,7 +9,7 @@ from cryptography import x509
 
 from fltrust.errors import Malformed
 from fltrust.identity import Serial
-from fltrust.protocols.acme.jwk import from_base64url, to_base64url
+from fltrust.strictbase64 import from_base64url, to_base64url
 
 MAX_ID = 128
 RETRY_AFTER = timedelta(hours=6)

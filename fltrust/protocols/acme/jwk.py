@@ -5,8 +5,6 @@ An algorithm is never taken on a message's word: the key's kind decides it (`Acc
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fltrust.errors import Malformed
 from fltrust.protocols.acme.problems import AcmeProblem, ProblemType
+from fltrust.strictbase64 import from_base64url, to_base64url
 from fltrust.strictjson import Fields
 
 ALGORITHMS: Final = ("ES256", "RS256", "EdDSA")
@@ -31,21 +29,6 @@ _OPTIONAL = ("alg", "use", "kid", "key_ops")
 """Members that say nothing about which key it is (RFC 7517, section 4); read for their form only."""
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | Ed25519PublicKey
-
-
-def to_base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def from_base64url(text: str, what: str) -> bytes:
-    """Read what `to_base64url` writes (RFC 7515, section 2), and nothing else; `Malformed` naming `what`."""
-    try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise Malformed(f"expected {what} in base64url, got something else") from None
-    if to_base64url(data) != text:
-        raise Malformed(f"expected {what} in base64url without padding, in its one form")
-    return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from fltrust.errors import Malformed
-from fltrust.protocols.acme.jwk import ALGORITHMS, AccountKey, from_base64url, read_jwk
+from fltrust.protocols.acme.jwk import ALGORITHMS, AccountKey, read_jwk
 from fltrust.protocols.acme.problems import AcmeProblem, ProblemType, malformed, unauthorized
+from fltrust.strictbase64 import from_base64url
 from fltrust.strictjson import Fields, decode_any
 
 MAX_BODY = 64 * 1024

@@ -13,10 +13,11 @@ from fltrust.errors import Malformed
 from fltrust.pki.csr import MAX_CSR
 from fltrust.pki.leaf import is_dns_name
 from fltrust.pki.verify import MAX_CERTIFICATE
-from fltrust.protocols.acme.jwk import AccountKey, from_base64url, read_jwk
+from fltrust.protocols.acme.jwk import AccountKey, read_jwk
 from fltrust.protocols.acme.jws import MAX_BODY, MAX_URL, MAX_VALUES
 from fltrust.protocols.acme.problems import AcmeProblem, ProblemType, malformed
 from fltrust.revocation.events import RevocationReason
+from fltrust.strictbase64 import from_base64url
 from fltrust.strictjson import Fields, decode_any
 
 MAX_CONTACTS = 4

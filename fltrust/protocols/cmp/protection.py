@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +17,7 @@ from cryptography.hazmat import asn1
 from fltrust.errors import Malformed, SignatureInvalid
 from fltrust.pki.crmf import ECDSA_WITH_SHA256, RSA_WITH_SHA256, AlgorithmId
 from fltrust.protocols.cmp.asn1 import Header, PbmAlgorithm, PbmParameter, ProtectedPart
+from fltrust.strictbase64 import to_base64url
 
 PBM: Final = x509.ObjectIdentifier("1.2.840.113533.7.66.13")
 _HASHES: Final = {
@@ -98,7 +98,7 @@ def read_protection(header: Header) -> Pbm | Signature:
 
 def password_of(key: bytes) -> str:
     """The password that a client is given for a credential's key: base64url, 43 characters."""
-    return urlsafe_b64encode(key).rstrip(b"=").decode()
+    return to_base64url(key)
 
 
 def protected_bytes(header: asn1.TLV, body: asn1.TLV) -> bytes:
