@@ -15,7 +15,7 @@ from fltrust.enrollment.lapsed import KIND, MAX_PROOF, LapsedEvidence, lapsed_ch
 from fltrust.enrollment.ports import CertificateStore, EnrollmentStore, TokenStore
 from fltrust.enrollment.types import Approval, EnrollRequest, Evidence
 from fltrust.errors import EvidenceRefused, Malformed, Oversized
-from fltrust.identity import Role
+from fltrust.identity import Digest, Role, SpiffeId
 from fltrust.keys.verify import is_p256, verify_signature
 from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.pki.types import VerifiedCertificate
@@ -118,6 +118,17 @@ class LapsedChecker:
             raise Malformed("the coordinator does not enroll")
         return Approval(
             who.role, who.name, replace=True, claims={"certificate": str(certificate.fingerprint)}
+        )
+
+
+def check_still_last(who: SpiffeId, approval: Approval, certificates: CertificateStore) -> None:
+    """Return only if the certificate that earned an approval is still the last that its holder was issued:
+    operators may take days to decide, and the name may have been enrolled anew meanwhile."""
+    newest = certificates.newest_of(who)
+    if newest is None or str(Digest.sha256_of(newest.der)) != approval.claims.get("certificate"):
+        raise EvidenceRefused(
+            f"expected the last certificate that {who} was issued, it was issued another since",
+            reason="superseded",
         )
 
 

@@ -9,9 +9,10 @@ from datetime import timedelta
 import pytest
 from authority_world import Member, World
 
+from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.lapsed import LapsedEvidence, lapsed_challenge
-from fltrust.enrollment.types import EnrollRequest, Issued
+from fltrust.enrollment.types import EnrollRequest, Issued, Pending
 from fltrust.errors import EvidenceRefused, FltrustError, Revoked, SignatureInvalid
 from fltrust.identity import Role
 from fltrust.keys import FileSigner, generate, spki_der
@@ -28,9 +29,9 @@ def world() -> Iterator[World]:
     made.close()
 
 
-def come_back(
+def evidence_of(
     world: World, member: Member, *, key: FileSigner | None = None, node: FileSigner | None = None
-) -> Issued:
+) -> EnrollRequest:
     signer, node = generate(), node or member.node
     csr = create_csr(signer)
     proof = (key or member.signer).sign(lapsed_challenge(csr, member.chain[0], world.bundle.domain))
@@ -40,7 +41,11 @@ def come_back(
         request = EnrollRequest(
             evidence, csr, spki_der(node.public_key), node.sign(node_key_challenge(csr, evidence))
         )
-    return world.authority.enroll(request)
+    return request
+
+
+def come_back(world: World, member: Member, **keys: FileSigner) -> Issued:
+    return world.authority.enroll(evidence_of(world, member, **keys))
 
 
 def test_within_the_grace_a_node_comes_back_under_its_name_and_it_is_on_record(world: World) -> None:
@@ -109,3 +114,24 @@ def test_an_operator_that_was_away_comes_back_by_the_word_of_another(world: Worl
     world.clock.advance(timedelta(hours=13))
     with pytest.raises(EvidenceRefused):
         come_back(world, operator)
+
+
+@pytest.mark.parametrize("moment", ["before the approval", "after it"])
+def test_a_name_that_was_enrolled_anew_is_not_taken_back_by_a_request_that_waited(moment: str) -> None:
+    world = World("sqlite://", approvals=ApprovalPolicy(evidence={"lapsed-certificate": 1}))
+    site = world.join("site-a")
+    world.clock.advance(3 * HOUR)
+    request = evidence_of(world, site)
+    waits = world.authority.submit(request)
+    assert isinstance(waits, Pending)
+    if moment == "after it":
+        world.op.approve_request(waits.request_id, reason="it was off")
+    fresh = world.join("site-a", token=world.token("site-a", replace=True), node=site.node)
+    if moment == "after it":
+        with pytest.raises(EvidenceRefused):
+            world.authority.collect(waits.request_id, request.csr_der)
+    else:
+        with pytest.raises(EvidenceRefused):
+            world.op.approve_request(waits.request_id, reason="it was off")
+    world.authority.judge(fresh.certificate)
+    world.close()
