@@ -23,7 +23,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fltrust.coordinator.services import ServicesContext, peer_chain, source, status_of
+from fltrust.coordinator.http_requests import source_of
+from fltrust.coordinator.services import ServicesContext, peer_chain, status_of
 from fltrust.enrollment.token import PREFIX, SECRET_BYTES, decode_token
 from fltrust.enrollment.types import (
     EnrollmentProtocol,
@@ -119,7 +120,7 @@ class _Est:
             return await self.simplereenroll(request)
         csr_der = await self._csr(request)
         asked = EnrollRequest(
-            JoinTokenEvidence(secret), csr_der, protocol=EnrollmentProtocol.EST, source=source(request)
+            JoinTokenEvidence(secret), csr_der, protocol=EnrollmentProtocol.EST, source=source_of(request)
         )
         authority = self._context.authority
         return answer(await self._context.writes.run(lambda: authority.submit(asked)))

@@ -15,7 +15,6 @@ name, changes anything but the log's own status entries, or tells who is enrolle
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -23,12 +22,13 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from fltrust.clock import Clock
 from fltrust.coordinator.authority import Authority
+from fltrust.coordinator.http_requests import Hardened, read_body, source_of
 from fltrust.coordinator.lanes import Lane
-from fltrust.coordinator.limits import RateLimiter, host_key
+from fltrust.coordinator.limits import RateLimiter
 from fltrust.coordinator.public_modules import PublicContext, PublicModule
 from fltrust.coordinator.publishing import Publisher
 from fltrust.coordinator.status.pages import StatusPages
@@ -49,12 +49,6 @@ _FOREVER = "public, max-age=31536000, immutable"
 _SHORT = "public, max-age=5"
 _TEXT = "text/plain; charset=utf-8"
 _QUERY, _REPLY = "application/timestamp-query", "application/timestamp-reply"
-_SAFE = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-)
-
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -81,7 +75,7 @@ class PublicPages:
         self._rates = rates
         self._stamps = stamps
         self._receive_timeout = receive_timeout
-        self._status = StatusPages(authority.status, lane, body=self._read, now=authority.now)
+        self._status = StatusPages(authority.status, lane, body=self._body, now=authority.now)
 
     def app(self) -> ASGIApp:
         """The whole of it as an ASGI app."""
@@ -99,7 +93,7 @@ class PublicPages:
         ]
         app = Starlette(routes=routes)
         app.router.redirect_slashes = False
-        return _Hardened(app)
+        return Hardened(app)
 
     def _context(self) -> PublicContext:
         return PublicContext(self._authority, self._clock, self._lane, self._page, self._body)
@@ -110,7 +104,7 @@ class PublicPages:
 
         async def answer(request: Request) -> Response:
             try:
-                self._rates.take(_source(request))
+                self._rates.take(source_of(request))
                 response = await handler(request)
             except ClientDisconnect:
                 raise
@@ -150,7 +144,7 @@ class PublicPages:
         return _response(b"ok\n", _TEXT, cache="no-store")
 
     async def _stamp(self, request: Request) -> Response:
-        self._stamps.take(_source(request))
+        self._stamps.take(source_of(request))
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _QUERY:
             return _words(415, f"expected {_QUERY}")
@@ -158,53 +152,8 @@ class PublicPages:
         reply = await self._lane.run(lambda: self._authority.notary.timestamps.answer(query))
         return _response(reply, _REPLY, cache="no-store")
 
-    async def _read(self, request: Request, limit: int) -> bytes:
-        return await self._body(request, limit=limit)
-
     async def _body(self, request: Request, *, limit: int) -> bytes:
-        """The whole body, bounded in bytes and time; more than announced or allowed is refused unread."""
-        announced = request.headers.get("content-length", "0")
-        if not announced.isdigit() or int(announced) > limit:
-            raise Oversized(f"expected a body of at most {limit} bytes, more is announced")
-        parts = bytearray()
-        try:
-            async with asyncio.timeout(self._receive_timeout):
-                async for part in request.stream():
-                    parts += part
-                    if len(parts) > limit:
-                        raise Oversized(f"expected a body of at most {limit} bytes, got more")
-        except TimeoutError:
-            raise LimitExceeded("expected the whole request sooner", reason="slow-caller") from None
-        return bytes(parts)
-
-
-def _has_two_lengths(scope: Scope) -> bool:
-    names = {name for name, _ in scope["headers"]}
-    return {b"content-length", b"transfer-encoding"} <= names
-
-
-class _Hardened:
-    """Puts the same headers on every answer, also on those that no page of ours makes.
-
-    A request with two lengths is the last of its connection (RFC 9112, 6.1): a proxy in front may have read
-    the other one, and take for the next request what to us is this one's end.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _has_two_lengths(scope):
-            await send({"type": "http.response.start", "status": 400, "headers": [(b"connection", b"close")]})
-            await send({"type": "http.response.body"})
-            return
-
-        async def hardened(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *_SAFE]}
-            await send(message)
-
-        await self._app(scope, receive, hardened)
+        return await read_body(request, limit=limit, timeout=self._receive_timeout)
 
 
 def _response(data: bytes, kind: str, *, cache: str) -> Response:
@@ -229,7 +178,3 @@ def _refusal(error: Exception) -> Response:
         return _words(503, "try again later")
     _log.error("a public request failed", exc_info=not isinstance(error, FltrustError))
     return _words(500, "internal error")
-
-
-def _source(request: Request) -> str:
-    return host_key("" if request.client is None else request.client.host)

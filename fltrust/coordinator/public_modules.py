@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,15 +12,10 @@ from starlette.routing import Route
 
 from fltrust.clock import Clock
 from fltrust.coordinator.authority import Authority
+from fltrust.coordinator.http_requests import BodyReader
 from fltrust.coordinator.lanes import Lane
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-
-class BodyReader(Protocol):
-    async def __call__(self, request: Request, *, limit: int) -> bytes:
-        """The whole body, bounded in bytes and time."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ counts, limits and translates errors; who calls is `ServicesContext.identify`'s 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,9 +19,10 @@ from starlette.routing import Route
 from fltrust.clock import Clock
 from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.gate import Gate
+from fltrust.coordinator.http_requests import read_body, source_of
 from fltrust.coordinator.http_server import PEER
 from fltrust.coordinator.lanes import Lane
-from fltrust.coordinator.limits import RateLimiter, host_key
+from fltrust.coordinator.limits import RateLimiter
 from fltrust.coordinator.serving import ServerSettings
 from fltrust.coordinator.session import Caller
 from fltrust.errors import (
@@ -97,7 +97,7 @@ class ServicesContext:
 
         async def answer(request: Request) -> Response:
             try:
-                self.rates.take(source(request))
+                self.rates.take(source_of(request))
                 response = await handler(request)
             except ClientDisconnect:
                 raise
@@ -120,28 +120,6 @@ def peer_chain(request: Request) -> tuple[bytes, ...]:
     leaf's key in this connection's handshake, and nothing else."""
     chain: tuple[bytes, ...] = request.scope.get(PEER, ())
     return chain
-
-
-def source(request: Request) -> str:
-    """Name the source of a request for rate limits."""
-    return host_key("" if request.client is None else request.client.host)
-
-
-async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:
-    """The whole body of at most `limit` bytes within `timeout` seconds: `Oversized`, `LimitExceeded`."""
-    announced = request.headers.get("content-length", "0")
-    if not (announced.isascii() and announced.isdigit() and len(announced) < 12) or int(announced) > limit:
-        raise Oversized(f"expected a body of at most {limit} bytes, more is announced")
-    parts = bytearray()
-    try:
-        async with asyncio.timeout(timeout):
-            async for part in request.stream():
-                parts += part
-                if len(parts) > limit:
-                    raise Oversized(f"expected a body of at most {limit} bytes, got more")
-    except TimeoutError:
-        raise LimitExceeded("expected the whole request sooner", reason="slow-caller") from None
-    return bytes(parts)
 
 
 def status_of(error: FltrustError) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fltrust.clock import Clock
 from fltrust.coordinator import est
@@ -24,6 +24,7 @@ from fltrust.coordinator.authority import Authority
 from fltrust.coordinator.ca import InForce
 from fltrust.coordinator.federation import endpoint
 from fltrust.coordinator.gate import Gate
+from fltrust.coordinator.http_requests import HTTPS_ONLY, Hardened
 from fltrust.coordinator.http_server import PEER, HttpServer
 from fltrust.coordinator.identity import CoordinatorIdentity
 from fltrust.coordinator.lanes import Lane
@@ -36,13 +37,6 @@ from fltrust.pki.bundle import bundle_to_pem, chain_to_pem
 
 MODULES: tuple[RouteModule, ...] = (acme.routes, rest.routes, est.routes, endpoint.routes)
 """Who serves here. A module that is switched off gives no routes."""
-
-_SAFE = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"strict-transport-security", b"max-age=31536000"),
-)
 
 
 @dataclass(slots=True)
@@ -81,7 +75,7 @@ class ServicesPort:
         app.router.redirect_slashes = False
         tls = ServicesTls(authority, identity)
         server = HttpServer(
-            _Hardened(app),
+            Hardened(_ShowsPeer(app), also=(HTTPS_ONLY,)),
             connections=settings.services_connections,
             connections_per_address=settings.services_connections_per_address,
             grace=settings.grace,
@@ -149,27 +143,13 @@ class ServicesTls:
         return context
 
 
-class _Hardened:
-    """Puts the peer's chain where endpoints look for it, and the same headers on every answer.
-
-    A request with two lengths is the last of its connection (RFC 9112, 6.1).
-    """
+class _ShowsPeer:
+    """Puts the peer's chain where endpoints look for it. Speaks HTTP and nothing else."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
-            await send({"type": "http.response.start", "status": 400, "headers": [(b"connection", b"close")]})
-            await send({"type": "http.response.body"})
-            return
-
-        async def hardened(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *_SAFE]}
-            await send(message)
-
-        state = scope.get("state", {})
-        await self._app({**scope, PEER: state.get(PEER, ())}, receive, hardened)
+        if scope["type"] == "http":
+            state = scope.get("state", {})
+            await self._app({**scope, PEER: state.get(PEER, ())}, receive, send)

@@ -29,9 +29,10 @@ from fltrust.coordinator.acme.views import (
     challenge_json,
     order_json,
 )
+from fltrust.coordinator.http_requests import source_of
 from fltrust.coordinator.lanes import Urgency
 from fltrust.coordinator.limits import RateLimiter
-from fltrust.coordinator.services import Handler, ServicesContext, json_response, source
+from fltrust.coordinator.services import Handler, ServicesContext, json_response
 from fltrust.errors import FltrustError, NotFound
 from fltrust.protocols.acme import messages
 from fltrust.protocols.acme.ari import RETRY_AFTER
@@ -193,7 +194,7 @@ class AcmePages:
         messages.check_empty(verified.payload)
         view = await self._context.reads.run(lambda: self._orders.read(account, order))
         if view.status is OrderStatus.PROCESSING:
-            where = source(request)
+            where = source_of(request)
             view = await self._context.writes.run(
                 lambda: self._certificates.progress(account, order, source=where)
             )
@@ -201,7 +202,7 @@ class AcmePages:
 
     async def _finalize(self, request: Request, verified: Verified, urls: Urls) -> Response:
         account, order = verified.account_id, request.path_params["order"]
-        csr_der, where = messages.read_finalize(verified.payload), source(request)
+        csr_der, where = messages.read_finalize(verified.payload), source_of(request)
         view = await self._context.writes.run(
             lambda: self._certificates.finalize(account, order, csr_der, key=verified.key, source=where)
         )

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fltrust.coordinator.cmp.responder import CmpResponder
-from fltrust.coordinator.limits import host_key
+from fltrust.coordinator.http_requests import source_of
 from fltrust.coordinator.public_modules import PublicContext
 from fltrust.protocols.cmp.messages import CONTENT_TYPE, MAX_MESSAGE
 
@@ -23,7 +23,7 @@ def cmp_routes(context: PublicContext) -> list[Route]:
         if kind != CONTENT_TYPE:
             return Response(f"expected {CONTENT_TYPE}\n", 415, media_type="text/plain")
         der = await context.body(request, limit=MAX_MESSAGE)
-        source = host_key("" if request.client is None else request.client.host)
+        source = source_of(request)
         reply = await context.lane.run(lambda: responder.answer(der, source=source))
         return Response(reply, media_type=CONTENT_TYPE, headers={"cache-control": "no-store"})
 

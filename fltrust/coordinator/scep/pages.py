@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fltrust.coordinator.limits import host_key
+from fltrust.coordinator.http_requests import source_of
 from fltrust.coordinator.public_modules import PublicContext, PublicModule
 from fltrust.coordinator.scep.responder import ScepResponder
 from fltrust.errors import InvalidInput
@@ -54,7 +54,7 @@ def scep_module(recipient: Recipient, *, is_legacy_taken: bool = False) -> Publi
             if request.query_params.getlist("operation") != ["PKIOperation"]:
                 return Response("expected PKIOperation\n", 400, media_type="text/plain")
             der = await context.body(request, limit=MAX_MESSAGE)
-            source = host_key("" if request.client is None else request.client.host)
+            source = source_of(request)
             try:
                 reply = await context.lane.run(lambda: responder.answer(der, source=source))
             except InvalidInput as error:

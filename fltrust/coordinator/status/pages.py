@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fltrust.coordinator.http_requests import BodyReader
 from fltrust.coordinator.lanes import Lane
 from fltrust.coordinator.status.crls import PublishedCrl
 from fltrust.coordinator.status.office import StatusOffice
@@ -41,13 +42,14 @@ _CER = re.compile(r"([0-9a-f]{40})\.cer\Z")
 
 Handler = Callable[[Request], Awaitable[Response]]
 Wrap = Callable[[str, Handler], Handler]
-Body = Callable[[Request, int], Awaitable[bytes]]
 
 
 class StatusPages:
     """What is answered. Blocking work is done on `lane`; `body` reads a request's body, bounded."""
 
-    def __init__(self, office: StatusOffice, lane: Lane, *, body: Body, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, office: StatusOffice, lane: Lane, *, body: BodyReader, now: Callable[[], datetime]
+    ) -> None:
         self._office = office
         self._lane = lane
         self._body = body
@@ -89,7 +91,7 @@ class StatusPages:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _QUESTION:
             return Response(status_code=415, headers={"cache-control": "no-store"})
-        question = await self._body(request, MAX_REQUEST)
+        question = await self._body(request, limit=MAX_REQUEST)
         answer = await self._lane.run(lambda: self._office.answer(question))
         return self._said(answer.der, {"cache-control": "no-store"})
 
