@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fltrust.keys.tls import load_pair
 from fltrust.keys import generate
+from fltrust.keys.tls import load_pair
 from fltrust.pki.profiles import key_usage
 
 _LOOPBACK = IPv4Address("127.0.0.1")

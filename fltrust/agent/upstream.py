@@ -7,10 +7,10 @@ import ssl
 from dataclasses import dataclass
 from typing import Protocol
 
-from fltrust.keys.tls import presented_chain
 from fltrust.clock import Clock
 from fltrust.errors import CertificateRefused, Refusal, Unavailable
 from fltrust.identity import Role, SpiffeId
+from fltrust.keys.tls import presented_chain
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.pki.verify import verify_certificate
 from fltrust.revocation.view import TrustView

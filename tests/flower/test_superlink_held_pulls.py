@@ -349,7 +349,7 @@ def test_a_node_is_let_go_before_its_certificate_runs_out() -> None:
 
     async def ask() -> Response:
         asked.append(1)
-        return Response(200, b"", ())
+        return Response(200, (), b"")
 
     async def silent() -> Any:
         await asyncio.Event().wait()
