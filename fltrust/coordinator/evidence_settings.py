@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -77,9 +77,10 @@ class EvidenceSettings:
         """Put the checkers together; roots are read from files beside coordinator.toml."""
         found: list[EvidenceChecker] = []
         if self.oidc:
+            rules = tuple(_with_ca_file(rule, folder) for rule in self.oidc)
             keeper = JwksKeeper(clock, counters=counters)
-            keeper.warm(self.oidc)
-            found.append(OidcChecker(self.oidc, keeper))
+            keeper.warm(rules)
+            found.append(OidcChecker(rules, keeper))
         if self.x509:
             found.append(X509Checker([x509_rule(rule, folder) for rule in self.x509], domain))
         if self.tpm is not None:
@@ -89,18 +90,29 @@ class EvidenceSettings:
 
 def x509_rule(table: Mapping[str, str], folder: Path) -> X509Rule:
     """Make the rule of a table that was read, with the roots in its file."""
-    path = folder / table["roots"]
-    try:
-        roots = x509.load_pem_x509_certificates(read_bounded(path, limit=_MAX_ROOTS))
-    except ValueError:
-        raise Malformed(f"expected CA certificates in PEM in {path}") from None
     return X509Rule(
-        roots=tuple(roots),
+        roots=_roots(folder / table["roots"]),
         role=_role(table["role"]),
         field=CertificateField(table["field"]),
         pattern=_pattern(table["pattern"]),
         prefix=table.get("prefix", ""),
     )
+
+
+def _with_ca_file(rule: OidcRule, folder: Path) -> OidcRule:
+    """Find the rule's CA file beside coordinator.toml; one that cannot be used stops the start."""
+    if rule.ca_file is None:
+        return rule
+    path = folder / rule.ca_file
+    _roots(path)
+    return replace(rule, ca_file=str(path))
+
+
+def _roots(path: Path) -> tuple[x509.Certificate, ...]:
+    try:
+        return tuple(x509.load_pem_x509_certificates(read_bounded(path, limit=_MAX_ROOTS)))
+    except ValueError:
+        raise Malformed(f"expected CA certificates in PEM in {path}") from None
 
 
 def _oidc_rule(table: Mapping[str, Any]) -> OidcRule:

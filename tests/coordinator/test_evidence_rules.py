@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fltrust.coordinator.evidence_settings import EvidenceSettings, x509_rule
 from fltrust.coordinator.folder import CoordinatorSettings
@@ -20,8 +21,10 @@ from fltrust.coordinator.protocol_settings import ProtocolSettings
 from fltrust.enrollment.jwt import JwsAlgorithm, SignedToken
 from fltrust.enrollment.oidc import OidcRule
 from fltrust.errors import Malformed, Oversized, Unavailable
+from fltrust.identity import TrustDomain
 from fltrust.strictbase64 import to_base64url
 from fltrust.testing.clock import FakeClock
+from fltrust.testing.identities import ScratchCa
 
 RULE = {
     "issuer": "https://issuer.example",
@@ -244,3 +247,17 @@ def test_a_redirect_is_not_followed_and_too_much_is_not_read(issuer: Issuer) -> 
     issuer.status, issuer.body = 200, b" " * 300_000
     with pytest.raises(Oversized):
         fetch_jwks(issuer.url, None)
+
+
+def test_the_ca_file_of_an_issuer_lies_beside_the_settings_and_is_looked_at_at_the_start(
+    tmp_path: Path, issuer: Issuer
+) -> None:
+    settings = EvidenceSettings(oidc=(oidc(jwks=issuer.url, **{"ca-file": "idp-ca.pem"}),))
+    for text in (None, "no certificate"):
+        if text is not None:
+            (tmp_path / "idp-ca.pem").write_text(text)
+        with pytest.raises(Malformed, match=r"idp-ca\.pem"):
+            settings.checkers(tmp_path, TrustDomain("hospitals.example"), clock=FakeClock())
+    issuing = ScratchCa.make().issuer.certificate
+    (tmp_path / "idp-ca.pem").write_bytes(issuing.public_bytes(Encoding.PEM))
+    assert settings.checkers(tmp_path, TrustDomain("hospitals.example"), clock=FakeClock())
