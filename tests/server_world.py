@@ -23,6 +23,7 @@ from fltrust.coordinator.notary import scratch_notary
 from fltrust.coordinator.serve import BackgroundServer
 from fltrust.coordinator.server import CoordinatorServer
 from fltrust.coordinator.serving import ServerSettings
+from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.ports import EvidenceChecker
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, JoinTokenEvidence
@@ -106,8 +107,10 @@ class ServedWorld:
         lifetimes: dict[Role, timedelta] | None = None,
         ca: Authorities | None = None,
         checkers: Sequence[EvidenceChecker] = (),
+        approvals: ApprovalPolicy | None = None,
     ) -> None:
         self.url = url
+        self.approvals = approvals or ApprovalPolicy()
         self.clock = SystemClock()
         self.ca = ca or Authorities.make()
         self.settings = settings or ServerSettings(rate=10_000, burst=10_000, bootstrap_burst=10_000)
@@ -139,7 +142,11 @@ class ServedWorld:
             clock=self.clock,
             checkers=self.checkers,
             settings=AuthoritySettings(
-                domain=DOMAIN, bootstrap="localhost:1", address="localhost:2", lifetimes=self.lifetimes
+                domain=DOMAIN,
+                bootstrap="localhost:1",
+                address="localhost:2",
+                lifetimes=self.lifetimes,
+                approvals=self.approvals,
             ),
         )
         self.server = CoordinatorServer(self.authority, self.keeper, settings=self.settings)

@@ -1,4 +1,4 @@
-"""SCEP with strongSwan's pki, which speaks AES and SHA-256, and with scepclient, which does not."""
+"""SCEP with strongSwan's pki, in AES and SHA-256, and with scepclient, which knows DES and SHA-1 alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,9 +22,13 @@ from fltrust.clock import SystemClock
 from fltrust.coordinator.scep.pages import scep_module
 from fltrust.coordinator.scep.recipient import make_recipient
 from fltrust.coordinator.serving import ServerSettings
+from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.enrollment.token import encode_token
+from fltrust.enrollment.types import EnrollmentProtocol
 from fltrust.identity import Name, Role
 from fltrust.pki.bundle import bundle_to_pem, chain_to_pem
+from fltrust.revocation.events import RevocationReason
+from fltrust.revocation.ports import RevocationTarget
 
 pytestmark = pytest.mark.client
 
@@ -118,15 +123,73 @@ def test_strongswan_enrolls_and_renews_and_names_come_from_the_record(
     assert second.public_key() != first.public_key()
 
 
-def test_a_client_that_knows_des_and_sha1_alone_is_refused_in_words_that_it_reads(
+def scepclient(world: ServedWorld, *options: str) -> list[str]:
+    return [
+        *("scepclient", "-server-url", f"http://{world.server.public_address}/scep"),
+        *("-ca-fingerprint", RECIPIENT.certificate.fingerprint(SHA256()).hex()),
+        *("-private-key", "k.pem", "-certificate", "c.pem", *options),
+    ]
+
+
+def certificate(folder: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((folder / "c.pem").read_bytes())
+
+
+def test_scepclient_is_refused_without_the_switch_in_words_that_it_reads(
     world: ServedWorld, tmp_path: Path
 ) -> None:
-    done = run(
-        tmp_path,
-        *("scepclient", "-private-key", "k.pem", "-certificate", "c.pem", "-challenge", token(world, "old")),
-        *("-server-url", f"http://{world.server.public_address}/scep"),
-        *("-ca-fingerprint", RECIPIENT.certificate.fingerprint(SHA256()).hex()),
-    )
+    done = run(tmp_path, *scepclient(world, "-challenge", token(world, "old")))
     assert done.returncode != 0
     assert b"badAlg" in done.stdout + done.stderr
     assert world.authority.counters.get("scep.failure.bad-alg") == 1
+
+
+@contextmanager
+def legacy(folder: Path, policy: ApprovalPolicy | None = None) -> Iterator[ServedWorld]:
+    module = scep_module(RECIPIENT, is_legacy_taken=True)
+    settings = ServerSettings(public="127.0.0.1:0", public_modules=(module,), rate=10_000, burst=10_000)
+    with served(folder, settings=settings, approvals=policy) as world:
+        yield world
+
+
+def test_scepclient_enrolls_and_renews_with_the_same_key_and_another(tmp_path: Path) -> None:
+    with legacy(tmp_path) as world:
+        done = run(tmp_path, *scepclient(world, "-challenge", token(world, "old"), "-cn", "somebody else"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        first = certificate(tmp_path)
+        assert uri(first) == ["spiffe://hospitals.example/device/old"]
+        assert run(tmp_path, *scepclient(world)).returncode == 0
+        second = certificate(tmp_path)
+        assert uri(second) == uri(first)
+        assert second.serial_number != first.serial_number
+        # It renews for whatever request lies in csr.pem.
+        assert run(tmp_path, "openssl", "genrsa", "-traditional", "-out", "k2.pem").returncode == 0
+        made = run(tmp_path, "openssl", "req", "-new", "-key", "k2.pem", "-subj", "/CN=x", "-out", "csr.pem")
+        assert made.returncode == 0
+        assert run(tmp_path, *scepclient(world)).returncode == 0
+        assert uri(certificate(tmp_path)) == uri(first)
+        assert certificate(tmp_path).public_key() != first.public_key()
+        assert world.authority.counters.get("scep.legacy") == 3
+        world.operator.client.revoke(
+            RevocationTarget(name=(Role.DEVICE, Name("old"))), reason=RevocationReason.KEY_COMPROMISE
+        )
+        refused = run(tmp_path, *scepclient(world, "-private-key", "k2.pem"))
+        assert b"badRequest" in refused.stdout
+
+
+def test_scepclient_waits_for_an_operator_and_asks_again(tmp_path: Path) -> None:
+    """It sleeps half a minute before it asks again: here it is ended, and started again."""
+    policy = ApprovalPolicy(protocols={EnrollmentProtocol.SCEP: 1})
+    with legacy(tmp_path, policy) as world:
+        command = scepclient(world, "-challenge", token(world, "old"))
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"{command[0]} is not installed")
+        colleague = world.join("colleague", Role.OPERATOR)
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as waits:
+            assert waits.stderr is not None
+            assert any(b"pkiStatus=PENDING" in line for line in waits.stderr)
+            waits.kill()
+        (waiting,) = world.operator.client.list_requests()
+        colleague.client.approve_request(waiting.request_id, reason="I know it")
+        assert run(tmp_path, *command).returncode == 0
+        assert uri(certificate(tmp_path)) == ["spiffe://hospitals.example/device/old"]
