@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tpm2_pytss import (
     TPM2_ALG,
     TPM2_ST,
-    TPM2B_ATTEST,
     TPM2B_PUBLIC,
     TPMA_OBJECT,
     TPMS_ATTEST,
@@ -108,11 +107,6 @@ def verify_certify(
         return public_key_of(public)
     except FltrustError as error:
         raise _refused(error.message) from None
-
-
-def attest_bytes(attest: Any) -> bytes:
-    """What is signed of a TPM2B_ATTEST: its content."""
-    return bytes(attest.attestationData) if isinstance(attest, TPM2B_ATTEST) else bytes(attest)
 
 
 def _unmarshalled(kind: Any, data: bytes, reason: str) -> Any:

@@ -18,7 +18,6 @@ from fltrust.identity import KeyId
 from fltrust.keys.file import encryption_for, private_key_from_pem, read_private
 
 SIGNATURE_BYTES = 3_309
-PUBLIC_KEY_BYTES = 1_952
 
 
 class MldsaSigner:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 import pytest
 from authority_world import DOMAIN, START, Authorities, World
 from cryptography import x509
+from registrar_world import operation, propose
 
 from fltrust.coordinator.cross_certification import CROSS_CERTIFY, cross_certificates
-from fltrust.enrollment.operation import Operation, Verdict, sign_decision
 from fltrust.errors import CertificateRefused, Conflict, Malformed
 from fltrust.identity import TrustDomain
 from fltrust.keys import FileSigner, generate
@@ -50,28 +49,7 @@ class Crossing(World):
         )
 
     def propose(self, parameters: dict[str, Any]) -> Any:
-        operation = Operation(
-            domain=DOMAIN,
-            operation_id=secrets.token_hex(16),
-            kind=CROSS_CERTIFY,
-            parameters=parameters,
-            proposer=self.operator.spiffe_id,
-            reason="a study together",
-            proposed_at=self.clock.now(),
-            expires_at=self.clock.now() + timedelta(hours=1),
-        )
-        signed = sign_decision(
-            operation,
-            Verdict.PROPOSE,
-            reason="a study together",
-            signer=self.operator.signer,
-            chain=self.operator.chain,
-            operator=self.operator.spiffe_id,
-            at=self.clock.now(),
-        )
-        return self.authority.operations.propose(
-            operation.to_payload(), signed, caller=self.operator.certificate
-        )
+        return propose(self, self.operator, operation(self, self.operator, CROSS_CERTIFY, parameters))
 
     def known(self) -> tuple[x509.Certificate, ...]:
         with self.store.reading() as tx:

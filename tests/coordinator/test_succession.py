@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,13 +11,14 @@ import pytest
 from authority_world import DOMAIN, START, Authorities, Exchange, Member, World, receipt_of
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from registrar_world import operation, signed
 
 from fltrust.clock import to_rfc3339
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.ca_home import CaFolder
 from fltrust.coordinator.identity import issue_identity
 from fltrust.coordinator.succession import CHANGE_ANCHORS, REVOKE_ISSUING, ROLL_ISSUING
-from fltrust.enrollment.operation import Operation, Verdict, sign_decision
+from fltrust.enrollment.operation import Verdict
 from fltrust.errors import CertificateRefused, Conflict, FltrustError, Malformed, NotFound
 from fltrust.identity import Epoch, Role
 from fltrust.keys import generate
@@ -79,30 +79,12 @@ class Living(World):
         self.open()
 
     def operation(self, kind: str, parameters: dict[str, Any]) -> tuple[bytes, bytes]:
-        operation = Operation(
-            domain=DOMAIN,
-            operation_id=secrets.token_hex(16),
-            kind=kind,
-            parameters=parameters,
-            proposer=self.operator.spiffe_id,
-            reason="because",
-            proposed_at=self.clock.now(),
-            expires_at=self.clock.now() + timedelta(hours=1),
-        )
-        signed = sign_decision(
-            operation,
-            Verdict.PROPOSE,
-            reason="because",
-            signer=self.operator.signer,
-            chain=self.operator.chain,
-            operator=self.operator.spiffe_id,
-            at=self.clock.now(),
-        )
-        return operation.to_payload(), signed
+        wanted = operation(self, self.operator, kind, parameters)
+        return wanted.to_payload(), signed(self, self.operator, wanted, Verdict.PROPOSE)
 
     def propose(self, kind: str, parameters: dict[str, Any]) -> Any:
-        payload, signed = self.operation(kind, parameters)
-        return self.authority.operations.propose(payload, signed, caller=self.operator.certificate)
+        payload, proposal = self.operation(kind, parameters)
+        return self.authority.operations.propose(payload, proposal, caller=self.operator.certificate)
 
     def next_issuing(self, root: x509.Certificate | None = None, signer: Any = None) -> x509.Certificate:
         assert self.home is not None

@@ -6,7 +6,6 @@ at each depth, and is bounded besides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -162,8 +161,3 @@ class PolicyState:
             f"certificate of {facts.label}",
             reason=Refusal.CERTIFICATE_PATH,
         )
-
-
-def as_oids(texts: Iterable[str]) -> frozenset[Oid]:
-    """Read policy OIDs in dotted form; ``ValueError`` for what is none."""
-    return frozenset(Oid(text) for text in texts)

@@ -62,11 +62,6 @@ class SignerInfo:
 
 
 @asn1.sequence
-class OneSigner:
-    signer: SignerInfo
-
-
-@asn1.sequence
 class SignedData:
     version: int
     digest_algorithms: asn1.SetOf[AlgorithmWithNull]
