@@ -63,11 +63,11 @@ class HttpServer:
     async def start(self, address: str) -> None:
         """Listen; `Conflict` (``address-in-use``) if the address cannot be had. Port 0 takes a free one."""
         host, _, port = address.rpartition(":")
-        listener = _listen(host.strip("[]"), int(port), address)
+        listener = _listen(host.strip("[]"), int(port), address, self._slots)
         self.address = f"{host}:{listener.getsockname()[1]}"
         config = Config(
             self._app,
-            http=_protocol(self._slots),
+            http=_Bounded,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -128,12 +128,41 @@ class _Server(uvicorn.Server):
         self.started = True
 
 
-def _listen(host: str, port: int, address: str) -> socket.socket:
+class _Listener(socket.socket):
+    """Takes a connection only if there is a slot for it, which it has during its TLS handshake, too."""
+
+    slots: Slots
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        descriptor, peer = self._accept()  # type: ignore[attr-defined]  # as `socket.socket.accept` does
+        connection = _Connection(self.family, self.type, self.proto, fileno=descriptor)
+        try:
+            connection.slot.enter_context(self.slots.hold(host_key(str(peer[0]) if peer else "")))
+        except LimitExceeded:
+            connection.close()
+            raise ConnectionAbortedError from None  # the event loop goes on with the next
+        return connection, peer
+
+
+class _Connection(socket.socket):
+    """Holds its slot until it is closed."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.slot = contextlib.ExitStack()
+
+    def close(self) -> None:
+        self.slot.close()
+        super().close()
+
+
+def _listen(host: str, port: int, address: str, slots: Slots) -> socket.socket:
     try:
         family, kind, proto, _, where = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, proto)
+        listener = _Listener(family, kind, proto)
+        listener.slots = slots
     except OSError as error:
         raise _in_use(address, error.strerror or str(error)) from None
     try:
@@ -155,76 +184,65 @@ def _in_use(address: str, why: str) -> Conflict:
     )
 
 
-def _protocol(slots: Slots) -> type[H11Protocol]:
-    """Uvicorn's protocol with a slot for each connection, and an end to everything that takes too long."""
+class _Bounded(H11Protocol):
+    """Uvicorn's protocol with an end to everything that takes too long."""
 
-    class Bounded(H11Protocol):
-        def __init__(
-            self,
-            config: Config,
-            server_state: ServerState,
-            app_state: dict[str, Any],
-            _loop: asyncio.AbstractEventLoop | None = None,
-        ) -> None:
-            super().__init__(config, server_state, app_state, _loop)
-            self._slot = contextlib.ExitStack()
-            self._timer: asyncio.TimerHandle | None = None
-            self._is_busy = False
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_busy = False
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
-            super().connection_made(transport)
-            peer = transport.get_extra_info("peername")
-            try:
-                self._slot.enter_context(slots.hold(host_key(str(peer[0]) if peer else "")))
-            except LimitExceeded:
-                transport.abort()
-                return
-            secured = transport.get_extra_info("ssl_object")
-            if secured is not None:
-                # A request's scope gets its state from here: what belongs to the connection, copied.
-                self.app_state = {**self.app_state, PEER: presented_chain(secured)}
-            self._arm(HEAD_TIMEOUT)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        secured = transport.get_extra_info("ssl_object")
+        if secured is not None:
+            # A request's scope gets its state from here: what belongs to the connection, copied.
+            self.app_state = {**self.app_state, PEER: presented_chain(secured)}
+        self._arm(HEAD_TIMEOUT)
 
-        def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._follow()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._follow()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size() == 0:
             self._disarm()
-            self._slot.close()
-            super().connection_lost(exc)
+            self._timer = self.loop.call_later(_LAST_GOODBYE, self.transport.abort)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._follow()
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._arm(_GOODBYE)  # a peer that takes nothing need not say goodbye
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._follow()
+    def _follow(self) -> None:
+        """One timer: for the request at work, or for the head of the next."""
+        is_busy = self.cycle is not None and not self.cycle.response_complete
+        if is_busy and not self._is_busy:
+            self._arm(REQUEST_TIMEOUT)
+        elif not is_busy and (self._is_busy or self._timer is None):
+            self._arm(KEEP_ALIVE + HEAD_TIMEOUT)
+        self._is_busy = is_busy
 
-        def shutdown(self) -> None:
-            super().shutdown()
-            if self.transport.is_closing() and self.transport.get_write_buffer_size() == 0:
-                self._disarm()
-                self._timer = self.loop.call_later(_LAST_GOODBYE, self.transport.abort)
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        if not self.transport.is_closing() or seconds == _GOODBYE:
+            self._timer = self.loop.call_later(seconds, self.transport.abort)
 
-        def timeout_keep_alive_handler(self) -> None:
-            super().timeout_keep_alive_handler()
-            self._arm(_GOODBYE)  # a peer that takes nothing need not say goodbye
-
-        def _follow(self) -> None:
-            """One timer: for the request at work, or for the head of the next."""
-            is_busy = self.cycle is not None and not self.cycle.response_complete
-            if is_busy and not self._is_busy:
-                self._arm(REQUEST_TIMEOUT)
-            elif not is_busy and (self._is_busy or self._timer is None):
-                self._arm(KEEP_ALIVE + HEAD_TIMEOUT)
-            self._is_busy = is_busy
-
-        def _arm(self, seconds: float) -> None:
-            self._disarm()
-            if not self.transport.is_closing() or seconds == _GOODBYE:
-                self._timer = self.loop.call_later(seconds, self.transport.abort)
-
-        def _disarm(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-    return Bounded
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,8 +105,6 @@ def test_tls_1_2_gets_nowhere_and_no_session_is_resumed(world: ServedWorld) -> N
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
         get(world, "/length", old)
-    import socket
-
     host, _, port = (world.server.services_address or "").partition(":")
     context = context_of(world)
     with (
@@ -169,3 +170,20 @@ def test_a_url_is_the_operators_and_not_the_requests(world: ServedWorld, tmp_pat
     connection.request("GET", "/who", headers={"Host": "evil.example"})
     assert b"evil" not in connection.getresponse().read()
     connection.close()
+
+
+def test_connections_that_never_finish_their_handshake_are_bounded_too(tmp_path: Path) -> None:
+    settings = ServerSettings(services="localhost:0", services_connections_per_address=4)
+    with served(tmp_path, settings=settings) as world:
+        host, _, port = (world.server.services_address or "").partition(":")
+        silent = [socket.create_connection((host, int(port)), timeout=10) for _ in range(4)]
+        with socket.create_connection((host, int(port)), timeout=5) as one_more:
+            assert one_more.recv(1) == b""
+        for connection in silent:
+            connection.close()
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                assert get(world, "/length", context_of(world))[0] == 200
+                return
+            time.sleep(0.05)
+        pytest.fail("expected a connection to be served after the others were closed")
