@@ -13,16 +13,20 @@ from authority_world import Authorities, World
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.x509 import ocsp
 from status_world import asked, complete, leaf_serial, number, question
+from test_coordinator_folder import PASSPHRASE as PHRASE
+from test_coordinator_folder import make
 from test_succession import Living, added, b64, succession_of
 
+from fltrust.clock import SystemClock
 from fltrust.coordinator.ca_home import CaFolder
-from fltrust.coordinator.succession import CHANGE_ANCHORS, ROLL_ISSUING
+from fltrust.coordinator.process import _opened
+from fltrust.coordinator.succession import CHANGE_ANCHORS, ROLL_ISSUING, Succession
 from fltrust.errors import CertificateRefused, Conflict, FltrustError, Refusal
 from fltrust.keys import generate
 from fltrust.pki.bundle import root_fingerprint
 from fltrust.pki.ca_certificates import RootSuccession, create_root_succession
 from fltrust.pki.profiles import CaKind, builtin
-from fltrust.pki.rollover import accept_root
+from fltrust.pki.rollover import accept_root, prepare_issuing, sign_next_issuing
 
 
 @pytest.fixture
@@ -168,3 +172,20 @@ def test_a_ca_that_has_ended_is_answered_for_by_nobody(world: Living) -> None:
     world.clock.advance(timedelta(days=366))
     answer = world.authority.status.answer(question(leaf_serial(site), old))
     assert ocsp.load_der_ocsp_response(answer.der).response_status is ocsp.OCSPResponseStatus.TRY_LATER
+
+
+def test_a_ca_that_takes_over_at_a_start_vouches_for_who_signs_receipts_and_that_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "c")
+    home, clock = tmp_path / "c" / "ca", SystemClock()
+    prepare_issuing(home, passphrase=PHRASE)
+    following = sign_next_issuing(home, root_passphrase=PHRASE, clock=clock)
+    with monkeypatch.context() as crashed:  # what an executed operation left to do
+        crashed.setattr(Succession, "settle", lambda self, _tx: self.take_over(following))
+        with _opened(tmp_path / "c", PHRASE, clock) as (authority, keeper):
+            shown = keeper.current.certificate
+            assert shown.chain[1] == following
+            assert tuple(authority.rounds.identity.chain) == keeper.current.chain_der
+            with authority.ledger.reading() as tx:
+                assert tx.certificates.by_serial(shown.serial) is not None
