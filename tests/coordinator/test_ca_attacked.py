@@ -186,6 +186,6 @@ def test_a_ca_that_takes_over_at_a_start_vouches_for_who_signs_receipts_and_that
         with _opened(tmp_path / "c", PHRASE, clock) as (authority, keeper):
             shown = keeper.current.certificate
             assert shown.chain[1] == following
-            assert tuple(authority.rounds.identity.chain) == keeper.current.chain_der
+            assert tuple(authority.rounds.identity.chain_der) == keeper.current.chain_der
             with authority.ledger.reading() as tx:
                 assert tx.certificates.by_serial(shown.serial) is not None
