@@ -306,11 +306,9 @@ def _opened(
                 root_crls=lambda: load_root_crls(folder / "ca"),
             ),
         )
-        if (
-            keeper.current is not identity
-        ):  # another CA took over on the way: an operation that a crash cut short
-            identity = keeper.current
-            authority.use_identity(identity.signer, identity.chain_der)
+        present = keeper.current
+        if present is not identity:  # a CA took over that a crash had kept from it
+            authority.use_identity(present.signer, present.chain_der)
         try:
             yield authority, keeper
         finally:
