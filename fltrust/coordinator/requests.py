@@ -304,7 +304,8 @@ class RequestDesk:
         for known in work.tx.requests.overdue(work.now):
             known = replace(known, state=advance(known.state, RequestStep.EXPIRE), decided_at=work.now)
             work.tx.requests.put(known)
-            self._note(known, RequestWord.EXPIRED, work)
+            if known.approval is not None:  # what only strangers touched leaves no trace in the log
+                self._note(known, RequestWord.EXPIRED, work)
         if self.published_size is not None:
             for known in work.tx.requests.unpublished(self.published_size()):
                 work.tx.requests.put(replace(known, state=advance(known.state, RequestStep.PUBLISH)))

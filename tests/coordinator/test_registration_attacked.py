@@ -82,6 +82,18 @@ def test_a_role_that_nobody_joins_as_is_earned_in_no_way(world_with: WorldWith, 
     assert not [who for who in world.authority.ledger.identities() if who.role is role and who.name]
 
 
+def test_a_stranger_writes_nothing_into_the_log(world_with: WorldWith) -> None:
+    world = world_with(ApprovalPolicy(is_manual_taken=True))
+    with world.authority.ledger.reading() as tx:
+        before = tx.tlog.head.size
+    for _ in range(3):
+        world.authority.submit(ask(generate()))
+    world.clock.advance(timedelta(days=8))
+    world.authority.submit(ask(generate(), source="another"))
+    with world.authority.ledger.reading() as tx:
+        assert tx.tlog.head.size == before
+
+
 def test_a_token_shown_by_several_protocols_at_once_earns_one_certificate(world: World) -> None:
     secret = world.token("meter", Role.DEVICE).secret
     ways = [p for p in EnrollmentProtocol for _ in range(2)]
