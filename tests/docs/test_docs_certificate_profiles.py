@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fltrust.identity import Role
-from fltrust.pki.profile_file import EXTENDED_NAMES, narrow
+from fltrust.pki.profile_file import narrow
+from fltrust.pki.profile_values import EXTENDED_NAMES
 from fltrust.pki.profiles import CaKind, Pointer, ServiceKind, builtin
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
