@@ -179,9 +179,7 @@ def test_it_serves_no_other_request(tpm: ManufacturedTpm) -> None:
 def test_a_key_in_a_file_is_never_certified(tpm: ManufacturedTpm) -> None:
     """A statement about a key of the TPM, and a request with a key that is none of it."""
     exchange = Exchange(tpm, "software")
-    exchange.csr = create_csr(
-        generate()
-    )  # a fresh statement, about another key
+    exchange.csr = create_csr(generate())  # a fresh statement, about another key
     with pytest.raises(EvidenceRefused) as refused:
         exchange.examine(exchange.challenge())
     assert refused.value.reason == "tpm-attestation"
