@@ -127,17 +127,17 @@ def test_an_older_bundle_and_another_of_the_same_sequence_are_refused(ca: Scratc
     held = make_bundle(ca.bundle.domain, ca.bundle.roots, sequence=5)
     more = (*ca.bundle.roots, *ScratchCa.make(CLINIC).bundle.roots)
     for shown in (ca.bundle, make_bundle(ca.bundle.domain, more, sequence=5)):
-        with _endpoint(ca, _answering(publish(shown, refresh=timedelta(seconds=30)))) as port:
-            with pytest.raises(Conflict):
-                fetch_bundle(_record(held, port), at=NOW())
+        answer = _answering(publish(shown, refresh=timedelta(seconds=30)))
+        with _endpoint(ca, answer) as port, pytest.raises(Conflict):
+            fetch_bundle(_record(held, port), at=NOW())
 
 
 def test_an_endpoint_of_another_ca_is_refused_before_a_byte_is_sent(ca: ScratchCa) -> None:
     asked: list[str] = []
     impostor = ScratchCa.make(CLINIC)
-    with _endpoint(impostor, lambda handler: asked.append(handler.path)) as port:
-        with pytest.raises(FltrustError):
-            fetch_bundle(_record(ca.bundle, port), at=NOW())
+    noting = _endpoint(impostor, lambda handler: asked.append(handler.path))
+    with noting as port, pytest.raises(FltrustError):
+        fetch_bundle(_record(ca.bundle, port), at=NOW())
     assert not asked
 
 
