@@ -16,7 +16,7 @@ from fltrust.client.calls import as_is
 from fltrust.client.channel import coordinator_of, open_bootstrap_channel
 from fltrust.enrollment.tpm import TpmChallenge, TpmIntroduction
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken, Pending
-from fltrust.errors import ApprovalPending, CertificateRefused, Malformed
+from fltrust.errors import ApprovalPending, CertificateRefused, CoordinatorUnavailable, Malformed
 from fltrust.pki.bundle import make_bundle
 from fltrust.pki.issuing import domain_of_ca
 from fltrust.pki.types import TrustBundle
@@ -86,7 +86,7 @@ def _outcome(
     if isinstance(outcome, Pending):
         raise ApprovalPending(
             f"the request {outcome.request_id} was taken and waits for operators to approve it",
-            hint="ask again later: fltrust join --resume",
+            hint="when operators have decided: fltrust collect",
             request_id=outcome.request_id,
             retry_after=outcome.retry_after.total_seconds(),
         )
@@ -112,7 +112,7 @@ def _call(token: JoinToken, pinned: TrustBundle, method: str, request: bytes, ti
             answer: bytes = channel.unary_unary(method, as_is, as_is)(request, timeout=timeout)
         except grpc.RpcError as error:
             failed = error_from_call(error)
-            if failed.hint is None:
+            if failed.hint is None and isinstance(failed, CoordinatorUnavailable):
                 failed.hint = f"is the coordinator of {pinned.domain} reachable at {token.bootstrap}?"
             raise failed from None
     return answer
