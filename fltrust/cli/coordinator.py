@@ -100,7 +100,7 @@ def init(
         typer.Option(
             min=0,
             help="Operators who approve a sensitive operation beside the one who proposes it; "
-            "with one or more, operators are enrolled by as many, too.",
+            "with one or more, operators are enrolled, and names taken over, by as many, too.",
         ),
     ] = 0,
     participant_lifetime: Annotated[
@@ -146,7 +146,7 @@ def init(
         database=database,
         public_names=PublicNames.PSEUDONYMS if pseudonyms else PublicNames.SPIFFE,
         lifetimes={Role.PARTICIPANT: parse_duration(participant_lifetime)},
-        approvals=ApprovalPolicy(operations=approvals),
+        approvals=ApprovalPolicy(operations=approvals, replace=approvals),
     )
     made = initialise(
         folder.expanduser(),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from fltrust.enrollment.lapsed import KIND as LAPSED
 from fltrust.enrollment.types import Approval, EnrollmentProtocol
 from fltrust.errors import Malformed, PermissionDenied
 from fltrust.identity import Role, Serial, SpiffeId
@@ -57,9 +58,10 @@ class ApprovalPolicy:
             1 if evidence == MANUAL else 0,
         ]
         if approval is not None:
+            # A node that slept comes back to the name that it held: nobody takes one over.
             of_name = max(
                 self.roles.get(approval.role, 0),
-                self.replace if approval.replace else 0,
+                self.replace if approval.replace and evidence != LAPSED else 0,
                 self.operations if approval.role is Role.OPERATOR else 0,
             )
             # The stranger may be an operator: the first who approves gives the name, and counts as who asked.

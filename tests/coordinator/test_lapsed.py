@@ -14,7 +14,7 @@ from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.lapsed import LapsedEvidence, lapsed_challenge
 from fltrust.enrollment.types import EnrollRequest, Issued, Pending
 from fltrust.errors import EvidenceRefused, FltrustError, Revoked, SignatureInvalid
-from fltrust.identity import Role
+from fltrust.identity import Name, Role
 from fltrust.keys import FileSigner, generate, spki_der
 from fltrust.pki import create_csr
 from fltrust.revocation.events import RevocationReason
@@ -135,3 +135,11 @@ def test_a_name_that_was_enrolled_anew_is_not_taken_back_by_a_request_that_waite
             world.op.approve_request(waits.request_id, reason="it was off")
     world.authority.judge(fresh.certificate)
     world.close()
+
+
+def test_coming_back_is_no_taking_over_and_waits_for_nobody() -> None:
+    policy = ApprovalPolicy(operations=1, replace=1)
+    approval = Approval(Role.PARTICIPANT, Name("site-a"), replace=True)
+    grpc = EnrollmentProtocol.GRPC
+    assert policy.needed(approval, evidence="lapsed-certificate", protocol=grpc) == 0
+    assert policy.needed(approval, evidence="join-token", protocol=grpc) == 1
