@@ -12,7 +12,7 @@ from authority_world import Member, World
 from fltrust.enrollment.approvals import ApprovalPolicy
 from fltrust.enrollment.challenge import node_key_challenge
 from fltrust.enrollment.lapsed import LapsedEvidence, lapsed_challenge
-from fltrust.enrollment.types import Approval, EnrollmentProtocol, EnrollRequest, Issued
+from fltrust.enrollment.types import Approval, EnrollmentProtocol, EnrollRequest, Issued, Pending
 from fltrust.errors import EvidenceRefused, FltrustError, Revoked, SignatureInvalid
 from fltrust.identity import Name, Role
 from fltrust.keys import FileSigner, generate, spki_der
