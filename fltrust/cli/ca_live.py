@@ -63,7 +63,9 @@ def revoke_issuing(
     certificate: Annotated[
         Path | None,
         typer.Option(
-            help="The CA to end, as PEM; without it, the one that issued your own.", show_default=False
+            help="The CA to end, as PEM; without it, the one that issued your own certificate, "
+            "which after a rollover is the one before.",
+            show_default=False,
         ),
     ] = None,
     why: Annotated[RevocationReason, typer.Option(help="RFC 5280, 5.3.1.")] = RevocationReason.KEY_COMPROMISE,

@@ -234,7 +234,14 @@ class _RevokeIssuing:
             raise Conflict(
                 f"expected the next issuing CA's certificate with the end of the one in force, {present}",
                 reason="no-successor",
-                hint="fltrust ca request, have it signed in a root ceremony, and name it with --certificate",
+                hint="fltrust ca request issuing, have it signed in a ceremony, and give --answer",
+            )
+        if said.issuer != present and said.certificate is not None:
+            raise Conflict(
+                f"expected a successor with the end of the CA in force, {present}, "
+                f"got one with the end of {said.issuer}",
+                reason="not-in-force",
+                hint="give the CA in force (its ca/issuing.pem) as --certificate, or leave out --answer",
             )
         if said.issuer != present and work.tx.certificates.count_issued_by(said.issuer) == 0:
             raise NotFound(f"no certificate on record was issued by a CA {said.issuer}")

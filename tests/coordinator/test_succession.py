@@ -267,6 +267,16 @@ def test_an_earlier_ca_is_ended_on_its_own_and_only_once(world: Living) -> None:
         world.revoke_issuing(None, issuer=first)
 
 
+def test_a_successor_does_not_come_with_the_end_of_an_earlier_ca(world: Living) -> None:
+    first = ca_key_id(world.authority.ca.issuer.certificate.public_key())
+    site, second = world.join("site-a"), world.roll()
+    with pytest.raises(Conflict, match="in force") as refused:
+        world.revoke_issuing(world.next_issuing(), issuer=first)
+    assert refused.value.reason == "not-in-force"
+    world.authority.judge(site.certificate)
+    assert world.authority.ca.issuer.certificate == second
+
+
 def test_updates_that_were_sealed_under_certificates_nobody_was_issued_are_tainted(
     world: Living, monkeypatch: pytest.MonkeyPatch
 ) -> None:
