@@ -11,6 +11,9 @@ MAX_MILLISECONDS: Final = 253_402_300_799_999
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+BACKDATE = timedelta(seconds=60)
+"""Every notBefore lies this far before the moment of issue, for verifiers whose clock is behind."""
+
 
 class Clock(Protocol):
     """Where time comes from."""

@@ -25,10 +25,8 @@ from functools import cache
 
 from cryptography import x509
 
+from fltrust.clock import BACKDATE as BACKDATE
 from fltrust.identity import Role
-
-BACKDATE = timedelta(seconds=60)
-"""Every notBefore lies this far before the moment of issue, for verifiers whose clock is behind."""
 
 
 class Pointer(StrEnum):

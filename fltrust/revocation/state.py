@@ -12,9 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from fltrust.clock import BACKDATE
 from fltrust.errors import CertificateRefused, Conflict, Malformed, Refusal, Revoked
 from fltrust.identity import CaKeyId, Epoch, KeyId, Role, RunId, Serial, SpiffeId, TrustDomain
-from fltrust.pki.profiles import BACKDATE
 from fltrust.revocation.events import EventKind, TrustEvent
 
 if TYPE_CHECKING:
