@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from fltrust.clock import to_rfc3339
+from fltrust.identity import TrustDomain
 
 _OBEYED = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls but the tab, marks that turn the direction of text, and halves of surrogate pairs."""
@@ -25,11 +26,20 @@ Row = Mapping[str, object]
 """Cells are text, numbers, aware times, None, and lists and mappings of these."""
 
 
+_spoken_of: TrustDomain | None = None
+
+
+def speak_of(domain: TrustDomain) -> None:
+    """From now on a short name is one of `domain`: a guest is not mistaken for one of our own."""
+    global _spoken_of  # one process, one command, one domain
+    _spoken_of = domain
+
+
 def print_rows(rows: Iterable[Row], *, columns: Mapping[str, str], as_json: bool, empty: str) -> None:
     """Print rows as a table of `columns` (key → heading), or all of them as a JSON array.
 
     One row that is wider than the terminal is printed as lines, one for each column.
-    A table shows `participant/site-a` for a SPIFFE ID: a command speaks of one trust domain.
+    A table shows `participant/site-a` for a SPIFFE ID of the domain that is spoken of, a guest's as a whole.
     """
     found = list(rows)
     if as_json:
@@ -85,7 +95,8 @@ def text_of(value: object) -> str:
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     if isinstance(value, str):
         text = shown(value, keep_lines=True)
-        return "/".join(text.split("/")[3:]) if text.startswith("spiffe://") else text
+        head = "spiffe://" if _spoken_of is None else f"spiffe://{_spoken_of}/"
+        return "/".join(text.split("/")[3:]) if text.startswith(head) else text
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, Mapping):

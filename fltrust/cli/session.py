@@ -19,9 +19,11 @@ def operator_session(state: Path | None) -> Iterator[tuple[CoordinatorClient, Cr
     """Connect as the operator in `state`, or as the only operator of this machine; yields who it is, too."""
     from fltrust.agent.session import connect
     from fltrust.agent.state import find_state, passphrase_from_environment
+    from fltrust.cli.output import speak_of
 
     folder = state or find_state(Role.OPERATOR)
     with connect(folder, passphrase=passphrase_from_environment()) as session:
+        speak_of(session[1].spiffe_id.domain)
         yield session
 
 

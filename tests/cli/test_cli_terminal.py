@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from fltrust.cli import output
 from fltrust.cli.output import print_rows, say, shown, text_of
+from fltrust.identity import TrustDomain
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,17 @@ def test_what_is_said_keeps_its_lines_and_nothing_else(capsys: pytest.CaptureFix
 def test_a_cell_of_a_table_is_no_command() -> None:
     assert text_of("site\x1b[8m") == r"site\x1b[8m"
     assert text_of("spiffe://hospitals.example/participant/site-a") == "participant/site-a"
+
+
+def test_a_guest_is_shown_by_its_whole_name_and_not_taken_for_one_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(output, "_spoken_of", None)
+    output.speak_of(TrustDomain("hospitals.example"))
+    assert text_of("spiffe://hospitals.example/participant/site-a") == "participant/site-a"
+    assert (
+        text_of("spiffe://clinic.example/participant/site-a") == "spiffe://clinic.example/participant/site-a"
+    )
 
 
 @pytest.mark.parametrize("name", ["[/]", "[link=https://x.example]model[/link]", "[conceal]model", ":smile:"])
