@@ -285,7 +285,10 @@ def _taken(folder: Path) -> Conflict:
     )
 
 
-def read_certificate(path: Path, *, hint: str = "run: fltrust coordinator init") -> x509.Certificate:
+_NO_CA = "'fltrust coordinator init' makes a CA; under an offline root 'ca request new', then 'ca accept'"
+
+
+def read_certificate(path: Path, *, hint: str = _NO_CA) -> x509.Certificate:
     """Read the one certificate in a file; `NotFound` with this hint where there is none."""
     if not path.exists():
         raise NotFound(f"expected a CA certificate at {path}, found none", hint=hint)
