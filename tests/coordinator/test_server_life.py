@@ -120,10 +120,10 @@ def test_a_stop_lets_a_write_under_way_finish_and_ends_watches_without_an_error(
         began, go_on = threading.Event(), threading.Event()
         issue = world.authority.enroller.renew
 
-        def slowly(*arguments: object) -> object:
+        def slowly(*arguments: object, **more: object) -> object:
             began.set()
             go_on.wait(20)
-            return issue(*arguments)  # type: ignore[arg-type]
+            return issue(*arguments, **more)  # type: ignore[arg-type]
 
         world.authority.enroller.renew = slowly  # type: ignore[method-assign,assignment]
         renewed: list[object] = []
