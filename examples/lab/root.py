@@ -35,6 +35,12 @@ class RootAtHand:
     def issuing(self) -> str:
         return str(ca_key_id(read_certificate(CaFiles(self.folder).issuing_certificate).public_key()))
 
+    def present(self) -> str:
+        """Where the certificate of the issuing CA lies, as it is now: a copy."""
+        copy = self.lab.folder / f"{self.issuing()}.pem"
+        copy.write_bytes(CaFiles(self.folder).issuing_certificate.read_bytes())
+        return str(copy)
+
     def bundle_sequence(self) -> int:
         return load_bundle(self.folder).sequence
 

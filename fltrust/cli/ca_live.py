@@ -52,19 +52,14 @@ def roll_issuing(
 
 
 def revoke_issuing(
+    certificate: Annotated[
+        Path, typer.Argument(help="The certificate (PEM) of the CA to end.", show_default=False)
+    ],
     reason: Reason,
     answer: Annotated[
         Path | None,
         typer.Option(
             help="The ceremony's answer with the next issuing CA; needed for the one in force.",
-            show_default=False,
-        ),
-    ] = None,
-    certificate: Annotated[
-        Path | None,
-        typer.Option(
-            help="The CA to end, as PEM; without it, the one that issued your own certificate, "
-            "which after a rollover is the one before.",
             show_default=False,
         ),
     ] = None,
@@ -95,18 +90,14 @@ def revoke_issuing(
 
     since = None if compromised_since is None else parse_time(compromised_since, now=SystemClock().now())
     following = None if answer is None else _text(_certificates(answer, Act.ISSUING)[0])
+    issuer = ca_key_id(read_certificate(certificate).public_key())
+    parameters = {
+        "issuer": issuer,
+        "reason": why.value,
+        "compromisedSince": None if since is None else to_rfc3339(since),
+        "certificate": following,
+    }
     with operator_session(state) as (client, me):
-        issuer = (
-            me.certificate.issuers[0]
-            if certificate is None
-            else ca_key_id(read_certificate(certificate).public_key())
-        )
-        parameters = {
-            "issuer": issuer,
-            "reason": why.value,
-            "compromisedSince": None if since is None else to_rfc3339(since),
-            "certificate": following,
-        }
         record = propose(client, me, "revoke-issuing", parameters, reason=reason, within=within)
     tell(record, f"Nothing that the CA {issuer} signed is good any more.", as_json=as_json)
 

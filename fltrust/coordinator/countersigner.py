@@ -52,6 +52,7 @@ class Countersigner:
             return sign_sct(self._notary.ct, key_hash=key_hash, tbs=tbs, at=work.now)
 
         issuer = self._ca.issuer
+        work.check_issuer(issuer.certificate)
         lifetime = issuer.profiles.services[ServiceKind.CODE_SIGNING].default_lifetime
         draft = SigningDraft.of(who, key, now=work.now, lifetime=lifetime)
         issued = issue_signer(issuer, draft, promise=promise)

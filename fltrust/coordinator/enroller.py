@@ -418,6 +418,7 @@ class Enroller:
         if dns_names is None:
             dns_names = self._dns_names_of(who, work)
         ca = self._ca.now
+        work.check_issuer(ca.svids.certificate)
         leaf = ca.svids.redeem(self._draft(who, public_key, work.now, csr_der, dns_names))
         work.add_certificate(record_of(leaf, who))
         issuing = ca.svids.certificate
@@ -425,11 +426,12 @@ class Enroller:
         return Issued(who, tuple(c.public_bytes(Encoding.DER) for c in chain), ca.bundle)
 
     def sign(
-        self, who: SpiffeId, checked: CheckedRequest, now: datetime, *, dns_names: Sequence[str]
+        self, who: SpiffeId, checked: CheckedRequest, work: Work, *, dns_names: Sequence[str]
     ) -> x509.Certificate:
         """Make a certificate that the caller has decided on and records, in the transaction it is in."""
-        draft = self._draft(who, checked.public_key, now, checked.csr_der, dns_names)
-        return self._ca.now.svids.redeem(draft)
+        issuer = self._ca.now.svids
+        work.check_issuer(issuer.certificate)
+        return issuer.redeem(self._draft(who, checked.public_key, work.now, checked.csr_der, dns_names))
 
     def _draft(
         self,

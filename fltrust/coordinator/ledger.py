@@ -13,11 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from cryptography import x509
+
 from fltrust.clock import Clock
 from fltrust.coordinator.logbook import Logbook
 from fltrust.coordinator.ports import Store, Transaction
 from fltrust.enrollment.ports import CertificateRecord
+from fltrust.errors import Unavailable
 from fltrust.identity import CaKeyId, Epoch, KeyId, RunId, Serial, SpiffeId, TrustDomain
+from fltrust.pki.leaf import ca_key_id
 from fltrust.pki.types import VerifiedCertificate
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 from fltrust.revocation.state import IdentityState, TrustState
@@ -82,6 +86,20 @@ class Work:
     def log(self, entry: NewEntry) -> LoggedEntry:
         """Append an entry to the log and return it in its place."""
         return self.tx.tlog.append((entry,))[0]
+
+    def check_issuer(self, issuing: x509.Certificate) -> None:
+        """Return only if nothing was said against the CA that is about to issue; `Unavailable` otherwise.
+
+        Between the commit that ends a CA and the moment its successor takes over (a full disk can make that
+        long), and for an upstream that was ended, there is nobody to issue.
+        """
+        key = ca_key_id(issuing.public_key())
+        if self.state.is_issuer_revoked(key, self.book.domain):
+            raise Unavailable(
+                f"expected an issuing CA that is good, {key} is revoked and no other has taken over yet",
+                reason="issuer-ended",
+                hint="try again in a moment; if it lasts, the coordinator's log says why",
+            )
 
     def add_certificate(self, record: CertificateRecord) -> None:
         """Record a certificate that was issued, and log it."""

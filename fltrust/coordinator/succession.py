@@ -94,7 +94,7 @@ class Succession:
         certificate, present = _certificate(der), self.ca.issuer.certificate
         check_issuing(certificate, self.ca.bundle, at=work.now)
         key = ca_key_id(certificate.public_key())
-        if key == ca_key_id(present.public_key()) or work.state.is_issuer_revoked(key):
+        if key == ca_key_id(present.public_key()) or work.state.is_issuer_revoked(key, self.ca.domain):
             raise Conflict("expected a new key for the next issuing CA, got one that was in force before")
         return certificate
 
@@ -227,7 +227,7 @@ class _RevokeIssuing:
         said = CaRevocation.parse(operation)
         if said.compromised_since is not None and said.compromised_since > work.now:
             raise Malformed("expected a CA to be compromised since a time that is not in the future")
-        if work.state.is_issuer_revoked(said.issuer):
+        if work.state.is_issuer_revoked(said.issuer, self._succession.ca.domain):
             raise Conflict(f"the CA {said.issuer} is revoked already", reason="already-revoked")
         present = ca_key_id(self._succession.ca.issuer.certificate.public_key())
         if said.issuer == present and said.certificate is None:

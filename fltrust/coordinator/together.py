@@ -76,7 +76,7 @@ def enroll_new(
     for item in wanted:
         approval, checked = item.approval, item.checked
         who = SpiffeId(domain, approval.role, approval.name)
-        leaf = enroller.sign(who, checked, work.now, dns_names=approval.dns_names)
+        leaf = enroller.sign(who, checked, work, dns_names=approval.dns_names)
         certificates.append(record_of(leaf, who))
         records.append(
             EnrolledRecord(

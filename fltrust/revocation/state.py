@@ -111,7 +111,7 @@ class TrustState:
         """
         who = certificate.spiffe_id
         for issuer in () if is_on_record else certificate.issuers:  # 1
-            if self._is_issuer_barred(issuer, who.domain):
+            if self.is_issuer_revoked(issuer, who.domain):
                 raise CertificateRefused(
                     f"the CA {issuer} that vouches for {who} is revoked as of epoch {self.epoch}",
                     reason=Refusal.ISSUER_REVOKED,
@@ -140,9 +140,10 @@ class TrustState:
                 hint="its agent gets another one from its own coordinator",
             )
 
-    def is_issuer_revoked(self, issuer: CaKeyId) -> bool:
-        """Whether nothing that leads through this CA's key is good any more."""
-        return any(key == issuer for _, key in self._barred_issuers)
+    def is_issuer_revoked(self, issuer: CaKeyId, domain: TrustDomain) -> bool:
+        """Whether nothing of this domain that leads through this CA's key is good any more."""
+        barred = self._barred_issuers
+        return bool(barred) and ((domain, issuer) in barred or (None, issuer) in barred)
 
     def is_domain_held(self, domain: TrustDomain) -> bool:
         """Whether nobody of this foreign domain is let in."""
@@ -237,10 +238,6 @@ class TrustState:
         for key in event.keys:
             if self._barred_keys.get((who.domain, key)) is Standing.HELD:
                 del self._barred_keys[who.domain, key]
-
-    def _is_issuer_barred(self, issuer: CaKeyId, domain: TrustDomain) -> bool:
-        barred = self._barred_issuers
-        return bool(barred) and ((domain, issuer) in barred or (None, issuer) in barred)
 
     def _hold_domain(self, event: TrustEvent) -> None:
         domain = _domain_of(event)

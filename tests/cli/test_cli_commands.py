@@ -222,9 +222,10 @@ def test_an_ended_ca_brings_everybody_over_and_the_operator_as_well(lab: Lab) ->
     state = ("--state", str(lab.state("site-orphan")))
     before = ca.issuing()
     answer = ca.answer_issuing()
-    done = lab.fltrust_json("ca", "revoke-issuing", "--answer", str(answer), "--reason", "stolen")
+    end = ("ca", "revoke-issuing", ca.present(), "--answer", str(answer), "--reason", "stolen")
+    done = lab.fltrust_json(*end)
     assert (done["state"], done["result"]["issuer"], done["result"]["forged"]) == ("executed", before, 0)
-    again = lab.fltrust("ca", "revoke-issuing", "--answer", str(answer), "--reason", "stolen", check=False)
+    again = lab.fltrust(*end, check=False)
     assert again.returncode != 0
     lab.fltrust("renew", *state)  # with the certificate of the CA that ended
     assert lab.issuer("site-orphan") == lab.issuer("admin", "operator") == ca.issuing() != before

@@ -19,8 +19,8 @@ from fltrust.coordinator.ca_home import CaFolder
 from fltrust.coordinator.identity import issue_identity
 from fltrust.coordinator.succession import CHANGE_ANCHORS, REVOKE_ISSUING, ROLL_ISSUING
 from fltrust.enrollment.operation import Verdict
-from fltrust.errors import CertificateRefused, Conflict, FltrustError, Malformed, NotFound
-from fltrust.identity import Epoch, Role
+from fltrust.errors import CertificateRefused, Conflict, FltrustError, Malformed, NotFound, Unavailable
+from fltrust.identity import Epoch, Role, TrustDomain
 from fltrust.keys import generate
 from fltrust.keys.file import load
 from fltrust.pki import create_csr, init_ca, load_bundle, load_issuer, verify_certificate
@@ -369,3 +369,34 @@ def test_a_crash_before_the_bundle_is_written_is_made_good_and_a_dropped_root_do
     world.restart()
     world.restart()
     assert world.authority.bundle().roots == (succession.new,)
+
+
+def test_a_ca_that_was_ended_issues_nothing_until_its_successor_takes_over(
+    world: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, token = world.join("site-a"), world.token("site-b")
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(CaFolder, "switch_issuing", lambda *_: 1 / 0)
+        world.revoke_issuing(world.next_issuing())
+    head, issued = world.authority.head, len(certificates_of(world))
+    for act in (lambda: world.join("site-b", token=token), lambda: world.renew(site)):
+        with pytest.raises(Unavailable) as refused:
+            act()
+        assert refused.value.reason == "issuer-ended"
+    assert (world.authority.head, len(certificates_of(world))) == (head, issued)
+    world.restart()
+    assert world.renew(site).certificate.chain[-1] == world.authority.ca.issuer.certificate
+    world.join("site-b", token=token)  # which was not spent
+
+
+def certificates_of(world: Living) -> Any:
+    with world.authority.ledger.reading() as tx:
+        return tx.certificates.all()
+
+
+def test_what_a_foreign_domain_says_of_a_key_of_ours_ends_nothing_here(world: Living) -> None:
+    ours = ca_key_id(world.authority.ca.issuer.certificate.public_key())
+    with world.authority.ledger.writing() as work:
+        work.emit(EventKind.ISSUER_REVOKED, actor=None, domain=TrustDomain("elsewhere.example"), issuer=ours)
+    world.join("site-a")
+    world.revoke_issuing(world.next_issuing())  # it is not taken for ended already

@@ -168,7 +168,7 @@ def _take_over_issuers(said: TheirWord, work: Work, home: TrustBundle) -> None:
     there = SpiffeId(said.domain, Role.COORDINATOR, None)
     for issuer in sorted(said.issuers):
         if (
-            work.state.is_issuer_revoked(issuer)
+            work.state.is_issuer_revoked(issuer, said.domain)
             or issuer in ours
             or work.tx.statuses.unexpired_under(issuer, at=work.now)
         ):
