@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Annotated
 
@@ -66,12 +66,19 @@ _MODULES: Mapping[str, str | None] = {
 }
 """Modules of this room, in the order of the help, and the group that each is; None: it registers commands."""
 
-_ALONE = {"verify": "verify", "fetch-verified": "fetch"}
-"""Commands, and their module, that load no other: registries and CI jobs run them for every model."""
+_ALONE = {"verify": "verify", "fetch-verified": "fetch"} | {
+    group: module for module, group in _MODULES.items() if group is not None
+}
+"""Commands and groups, and their module, that load no other: registries and CI jobs run some of them for
+every model."""
 
 
-def build_app(command: str | None = None) -> typer.Typer:
-    """Put the commands together: all of them, or one that is run without the others."""
+def build_app(command: str | None = None, *, is_outline: bool = False) -> typer.Typer:
+    """Put the commands together: all of them, or one that is run without the others.
+
+    An outline has commands and groups by name alone, without what they take: enough for the help of the
+    whole, which most of the time would go into otherwise.
+    """
     app = typer.Typer(
         name="fltrust",
         help="Trust for Flower federations: short-lived certificates, signed updates, mid-round revocation.",
@@ -87,8 +94,27 @@ def build_app(command: str | None = None) -> typer.Typer:
         if group is None:
             module.register(app)
         else:
-            app.add_typer(module.app, name=group)
+            app.add_typer(_outlined(module.app) if is_outline else module.app, name=group)
+    if is_outline:
+        for info in app.registered_commands:
+            info.callback = _named_as(info.callback)
     return app
+
+
+def _named_as(command: Callable[..., object] | None) -> Callable[[], None]:
+    """A command of the same name and words that takes nothing."""
+
+    def outline() -> None: ...
+
+    outline.__name__, outline.__doc__ = getattr(command, "__name__", ""), getattr(command, "__doc__", None)
+    return outline
+
+
+def _outlined(group: typer.Typer) -> typer.Typer:
+    """A group that says what it is for."""
+    outline = typer.Typer(help=group.info.help)
+    outline.callback()(lambda: None)
+    return outline
 
 
 def __getattr__(name: str) -> typer.Typer:
@@ -136,7 +162,7 @@ def run(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in given if not word.startswith("-")), None)
     try:
-        code = build_app(command)(args=given, standalone_mode=False)
+        code = build_app(command, is_outline=command is None)(args=given, standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
     except KeyboardInterrupt:

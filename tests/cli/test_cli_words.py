@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from fltrust import errors
 from fltrust.cli.exits import EXIT_CODES, MEANINGS, exit_code_of
+from fltrust.cli.main import build_app
 from fltrust.cli.session import identity_from
 from fltrust.cli.times import parse_duration, parse_time
 from fltrust.errors import Malformed
@@ -96,3 +98,15 @@ def test_a_command_that_needs_an_extra_says_which(missing: str, arguments: list[
     )
     assert done.returncode == 2, done.stderr
     assert f"pip install 'fltrust[{extra}]'" in done.stderr
+
+
+def test_the_help_of_the_whole_is_the_same_without_what_commands_take(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = []
+    for is_outline in (True, False):
+        with suppress(SystemExit):
+            build_app(is_outline=is_outline)(args=["--help"], standalone_mode=False, prog_name="fltrust")
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert "coordinator" in told[0]
