@@ -25,6 +25,7 @@ from fltrust.agent.workloads.sds import METHOD, TYPE_URL
 from fltrust.agent.workloads.server import MAX_STREAMS
 from fltrust.enrollment.types import Issued
 from fltrust.errors import (
+    AgentUnavailable,
     Conflict,
     CoordinatorUnavailable,
     Malformed,
@@ -33,8 +34,9 @@ from fltrust.errors import (
     StorageUnavailable,
 )
 from fltrust.identity import Role, Serial
+from fltrust.pki.leaf import ca_key_id
 from fltrust.pki.workloads import workload_of
-from fltrust.revocation.events import RevocationReason
+from fltrust.revocation.events import EventKind, RevocationReason
 from fltrust.revocation.ports import RevocationTarget
 from fltrust.revocation.view import TrustView
 from fltrust.testing import FakeClock, ScratchCoordinator
@@ -241,6 +243,26 @@ def test_a_certificate_of_the_workload_that_is_revoked_alone_is_replaced_at_once
         RevocationTarget(serial=Serial(first.serial_number)), reason=RevocationReason.KEY_COMPROMISE
     )
     assert _leaf(served.svid(call)).public_key() != first.public_key()
+
+
+def test_a_certificate_of_a_ca_that_was_ended_is_given_out_no_more(served: Bench) -> None:
+    served.svid()
+    asked = served.keeper.refresh
+    hurried: list[bool] = []
+    served.keeper.refresh = lambda: (hurried.append(True), asked())[1]  # type: ignore[method-assign]
+    authority = served.coordinator.authority
+    with authority.ledger.writing() as work:
+        work.emit(
+            EventKind.ISSUER_REVOKED,
+            actor=None,
+            domain=served.coordinator.bundle.domain,
+            issuer=ca_key_id(authority.ca.issuer.certificate.public_key()),
+        )
+    with pytest.raises(AgentUnavailable):
+        served.keeper.after(0, 0.2)
+    before = len(hurried)
+    served.keeper._agent.rotate(served.keeper._agent.current)  # as the agent's renewal does
+    assert (before, len(hurried)) == (1, 2)
 
 
 def test_the_certificate_is_still_given_out_while_the_coordinator_is_away(served: Bench) -> None:

@@ -87,7 +87,7 @@ class WorkloadKeeper:
     def start(self) -> None:
         self._unsubscribe = [
             self._view.subscribe(self._heed),
-            self._agent.on_rotate(lambda _credentials: self._follow_bundle()),
+            self._agent.on_rotate(lambda _credentials: self._follow_agent()),
         ]
         self._thread = threading.Thread(target=self._run, name="fltrust-workload", daemon=True)
         self._thread.start()
@@ -185,6 +185,14 @@ class WorkloadKeeper:
                 self._serve(credentials, bundle)
         _log.info("%s has certificate %s", self.spiffe_id, certificate.serial.hex)
 
+    def _follow_agent(self) -> None:
+        """The agent has other credentials. Where its CA was ended, the workload may have some now, too."""
+        self._follow_bundle()
+        with self._changed:
+            is_missing = self._served is None and self._halted is None
+        if is_missing:
+            self.refresh()
+
     def _follow_bundle(self) -> None:
         """The agent's bundle or a foreign one may have changed: tell those who wait, if it did."""
         bundle = self._agent.current.bundle
@@ -230,9 +238,21 @@ class WorkloadKeeper:
     def _heed(self, event: TrustEvent) -> None:
         if event.kind is EventKind.BUNDLE_CHANGED:
             self._follow_bundle()
+        elif event.kind is EventKind.ISSUER_REVOKED:
+            self._forget_what_it_vouched_for(event)
         elif event.kind in _STANDING and event.subject in (self._agent.spiffe_id, self.spiffe_id):
             self._renew_if_barred(event)
             self.stir()
+
+    def _forget_what_it_vouched_for(self, event: TrustEvent) -> None:
+        """Whoever looks at the path alone would still believe the CA that was ended: give it out no more."""
+        with self._changed:
+            served = self._served
+            if served is None or event.domain != served.bundle.domain:
+                return
+            if event.issuer in served.credentials.certificate.issuers:
+                self._served = None
+                self.refresh()
 
     def _renew_if_barred(self, event: TrustEvent) -> None:
         """The workload's certificate was revoked and the agent was not: it is forgotten, another is due."""
