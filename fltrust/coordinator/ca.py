@@ -27,6 +27,9 @@ class InForce:
     cross: tuple[x509.Certificate, ...] = ()
     """Roots of ours, certified by other roots of ours: for who knows only the other one yet."""
 
+    former: tuple[x509.Certificate, ...] = ()
+    """Roots that were in the bundle once: nobody new is believed under them, what was signed before is."""
+
     def above(self, issuing: x509.Certificate) -> tuple[x509.Certificate, ...]:
         """What follows an issuing CA's certificate in a chain: its root as certified by roots of the bundle
         beside it, while there are any."""
@@ -64,8 +67,9 @@ class CurrentCa:
         *,
         upstream: UpstreamIssuer | None = None,
         cross: tuple[x509.Certificate, ...] = (),
+        former: tuple[x509.Certificate, ...] = (),
     ) -> None:
-        self._now = InForce(issuer, bundle, upstream, cross)
+        self._now = InForce(issuer, bundle, upstream, cross, former)
         self._lock = threading.Lock()
         self._listeners: list[Callable[[InForce], None]] = []
 
@@ -92,6 +96,7 @@ class CurrentCa:
         issuer: Issuer | None = None,
         bundle: TrustBundle | None = None,
         cross: tuple[x509.Certificate, ...] | None = None,
+        former: tuple[x509.Certificate, ...] | None = None,
     ) -> InForce:
         """Put another issuer, bundle or both in force, then tell the listeners in this thread.
 
@@ -104,6 +109,7 @@ class CurrentCa:
                 bundle or before.bundle,
                 before.upstream,
                 before.cross if cross is None else cross,
+                before.former if former is None else former,
             )
             if after.issuer.domain != before.issuer.domain:
                 raise Conflict(f"expected a CA of {before.issuer.domain}, got one of {after.issuer.domain}")

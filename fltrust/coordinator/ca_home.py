@@ -20,6 +20,7 @@ from fltrust.pki.rollover import (
     drop_root,
     issuing_request,
     load_cross_certificates,
+    load_former_roots,
     prepare_issuing,
     switch_issuing,
 )
@@ -75,3 +76,6 @@ class CaFolder:
 
     def cross(self) -> tuple[x509.Certificate, ...]:
         return load_cross_certificates(self._folder)
+
+    def former(self) -> tuple[x509.Certificate, ...]:
+        return load_former_roots(self._folder)

@@ -78,7 +78,7 @@ class Work:
             issuer=issuer,
         )
         self.tx.events.append(event)
-        take_in(event, self.tx.statuses)
+        take_in(event, self.tx.statuses, home=self.book.domain)
         self.log(self.book.event(event))
         self.emitted.append(event)
         return event

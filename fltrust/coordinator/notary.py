@@ -20,8 +20,10 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -41,6 +43,7 @@ from fltrust.keys.stored import load, load_note, save, save_note
 from fltrust.keys.usage import CountedNoteSigner, CountedSigner, KeyCounter
 from fltrust.pki.authority import load_issuing_history
 from fltrust.pki.bundle import MAX_BUNDLE, certificates_from_pem, chain_to_pem
+from fltrust.pki.leaf import ca_key_id
 from fltrust.pki.pointers import issuer_of
 from fltrust.pki.sct import log_id_of
 from fltrust.pki.timestamping import TimestampAuthority, TsaDraft, issue_tsa
@@ -140,14 +143,22 @@ class NotaryKeys:
         """The log's origin, and the name that its checkpoints are signed under: ``<trust domain>/log``."""
         return f"{self._ca.domain}/log"
 
-    def trusted_root(self, bundle: TrustBundle) -> TrustedRoot:
+    def trusted_root(
+        self,
+        bundle: TrustBundle,
+        *,
+        former: Sequence[x509.Certificate] = (),
+        ended: Mapping[CaKeyId, datetime] = MappingProxyType({}),
+    ) -> TrustedRoot:
         """Everything that was ever signed with, each with its window: what verifiers trust for good.
 
-        Every certificate of the issuing CA under each root that signed it; the note key as the log of
+        Every certificate of the issuing CA under each root that signed it, those that are `former` among
+        them, until that CA was `ended`; the note key as the log of
         hashedrekord entries and the certificate-log key as that of dsse entries; the certificate-log key
         again, as certificate log; every certificate of the timestamp authority.
         """
-        start = min(root.not_valid_before_utc for root in bundle.roots)
+        roots = (*former, *bundle.roots)
+        start = min(root.not_valid_before_utc for root in roots)
         note_id = VerifierKey(self.log_name, KeyType.ED25519, self.note.public_key_raw).full_id
         note_key = Ed25519PublicKey.from_public_bytes(self.note.public_key_raw)
         url, ct_key = f"https://{self.log_name}", self.ct.public_key
@@ -155,20 +166,17 @@ class NotaryKeys:
         chains = (
             ((issuing,), root)
             for issuing in self.issuing_history
-            for root in bundle.roots
+            for root in roots
             if _is_issued(issuing, root)
         )
         tsa_chains = (
-            (chain, root)
-            for chain in self.tsa_history
-            for root in bundle.roots
-            if _is_issued(chain[-1], root)
+            (chain, root) for chain in self.tsa_history for root in roots if _is_issued(chain[-1], root)
         )
         return TrustedRoot(
-            certificate_authorities=tuple(_trusted(chain, root) for chain, root in chains),
+            certificate_authorities=tuple(_trusted(chain, root, ended) for chain, root in chains),
             ct_logs=(ct_log,),
             tlogs=(TransparencyLog(url, note_key, note_id, start), ct_log),
-            timestamp_authorities=tuple(_trusted(chain, root) for chain, root in tsa_chains),
+            timestamp_authorities=tuple(_trusted(chain, root, ended) for chain, root in tsa_chains),
         )
 
     def renew(self) -> None:
@@ -208,9 +216,11 @@ class NotaryKeys:
         return TimestampAuthority(signer=self._tsa, certificate=chain[0], chain=chain[1:], clock=self._clock)
 
 
-def _trusted(chain: TsaChain, root: x509.Certificate) -> TrustedChain:
-    """A chain, trusted as long as its first certificate is valid."""
-    return TrustedChain((*chain, root), chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
+def _trusted(chain: TsaChain, root: x509.Certificate, ended: Mapping[CaKeyId, datetime]) -> TrustedChain:
+    """A chain, trusted as long as its first certificate is valid, and its issuing CA was not ended."""
+    start, end = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc
+    when = ended.get(ca_key_id(chain[-1].public_key()))
+    return TrustedChain((*chain, root), start, end if when is None else max(start, min(end, when)))
 
 
 def _is_issued(certificate: x509.Certificate, root: x509.Certificate) -> bool:

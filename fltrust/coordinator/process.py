@@ -43,7 +43,7 @@ from fltrust.identity import Digest, KeyId, Name, Role
 from fltrust.pki import init_ca, load_bundle, load_issuer, root_fingerprint
 from fltrust.pki.profile_file import read_narrowed
 from fltrust.pki.profiles import Profiles, builtin
-from fltrust.pki.rollover import load_cross_certificates, load_retired_issuers
+from fltrust.pki.rollover import load_cross_certificates, load_former_roots, load_retired_issuers
 from fltrust.pki.root_revocation import load_root_crls
 from fltrust.pki.types import TrustBundle
 from fltrust.pki.upstream import UpstreamIssuer, open_upstream
@@ -267,6 +267,7 @@ def _opened(
         bundle,
         upstream=_upstream(settings, bundle, profiles),
         cross=load_cross_certificates(folder / "ca"),
+        former=load_former_roots(folder / "ca"),
     )
     with open_store(settings.database_url(folder)) as store:
         # Under the database's lock: nobody else makes or renews these.

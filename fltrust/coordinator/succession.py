@@ -76,6 +76,10 @@ class CaHome(Protocol):
 
     def cross(self) -> tuple[x509.Certificate, ...]: ...
 
+    def former(self) -> tuple[x509.Certificate, ...]:
+        """Roots that were dropped."""
+        ...
+
 
 class Succession:
     """Carries the three kinds out, on what is in force and where it is kept."""
@@ -127,7 +131,7 @@ class Succession:
     def use_bundle(self) -> None:
         bundle = self.home.bundle()
         if bundle.sequence > self.ca.bundle.sequence:
-            self.ca.replace(bundle=bundle, cross=self.home.cross())
+            self.ca.replace(bundle=bundle, cross=self.home.cross(), former=self.home.former())
 
     def settle(self, tx: Transaction) -> None:
         """Do what executed operations said and a crash kept from the folder; in the order they were executed.

@@ -26,6 +26,7 @@ from fltrust.coordinator.sequencer import Sequencer
 from fltrust.coordinator.taint import aggregate_key, place_of
 from fltrust.identity import Digest, Epoch, Role, SpiffeId
 from fltrust.keys.file import generate
+from fltrust.pki.leaf import ca_key_id
 from fltrust.pki.types import TrustBundle
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 from fltrust.tlog.checkpoint import sign_checkpoint
@@ -93,7 +94,14 @@ class TrustDesk:
 
     def trusted_root(self) -> bytes:
         """Sigstore's ``trusted_root.json``, as it stands in the trust file: for stock clients."""
-        return build_trusted_root(self._notary.trusted_root(self._ca.bundle))
+        return build_trusted_root(self._trusted_root())
+
+    def _trusted_root(self) -> TrustedRoot:
+        """Everything ever signed with. A CA that was ended is trusted up to when that was."""
+        now, keys = self._ca.now, [ca_key_id(c.public_key()) for c in self._notary.issuing_history]
+        with self._ledger.reading() as tx:
+            ended = {key: at for key in keys if (at := tx.statuses.issuer_revoked_at(key)) is not None}
+        return self._notary.trusted_root(now.bundle, former=now.former, ended=ended)
 
     def _refreshed(self, made: _Made | None) -> _Made:
         now, root = self._ledger.now(), self.trusted_root()
@@ -128,7 +136,7 @@ class TrustDesk:
         signer = generate()
         envelope = SignedEnvelope.sign(status.to_payload(), signer=signer)
         timestamp = self._countersigner.timestamp(envelope)
-        root = self._notary.trusted_root(self._ca.bundle)
+        root = self._trusted_root()
 
         def finish(work: Work) -> tuple[bytes, int]:
             issued = self._countersigner.certify(who, signer.public_key, work)

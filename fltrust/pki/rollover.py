@@ -316,6 +316,12 @@ def load_cross_certificates(folder: Path) -> tuple[x509.Certificate, ...]:
     return tuple(sorted(found, key=lambda certificate: certificate.not_valid_before_utc))
 
 
+def load_former_roots(folder: Path) -> tuple[x509.Certificate, ...]:
+    """Roots that were dropped from the bundle, oldest first: what was signed under them goes on verifying."""
+    found = [read_certificate(path) for path in folder.glob("dropped-*.pem")]
+    return tuple(sorted(found, key=lambda certificate: certificate.not_valid_before_utc))
+
+
 def check_issuing(certificate: x509.Certificate, bundle: TrustBundle, *, at: datetime) -> None:
     """Steps 2 to 4 of `accept_issuing`."""
     # 2.

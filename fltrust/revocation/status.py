@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import IntFlag, StrEnum
 from typing import Protocol
 
-from fltrust.identity import CaKeyId, Epoch, KeyId, Serial, SpiffeId
+from fltrust.identity import CaKeyId, Epoch, KeyId, Serial, SpiffeId, TrustDomain
 from fltrust.pki.crl import CrlReason, encode_entry
 from fltrust.revocation.events import EventKind, RevocationReason, TrustEvent
 
@@ -178,9 +178,11 @@ CHANGING = frozenset({EventKind.REVOKED, EventKind.HELD, EventKind.RELEASED, Eve
 """Events that can change a status."""
 
 
-def take_in(event: TrustEvent, statuses: StatusStore) -> None:
+def take_in(event: TrustEvent, statuses: StatusStore, *, home: TrustDomain) -> None:
     """Bring statuses up to an event, in its transaction. An event that changes none is only counted.
 
+    0. What a foreign domain says is of certificates and CAs of its own: it changes nothing here, whatever
+       serials and keys it names.
     1. An event speaks of the serials it names and of every certificate of the keys it names; of a revoked
        CA, of everything under it that has not expired.
     2. REVOKED is for good: reason and date stay as they were first said, and only an earlier
@@ -189,6 +191,10 @@ def take_in(event: TrustEvent, statuses: StatusStore) -> None:
        on hold by its serial, its key and its identity, each has to end.
     """
     if event.kind not in CHANGING:
+        return
+    # 0.
+    if _domain_of(event) != home:
+        statuses.feed_to(event.epoch)
         return
     # 1.
     concerned = _concerned(event, statuses)
@@ -199,6 +205,10 @@ def take_in(event: TrustEvent, statuses: StatusStore) -> None:
     )
     statuses.put([status for status in changed if status is not None])
     statuses.feed_to(event.epoch)
+
+
+def _domain_of(event: TrustEvent) -> TrustDomain | None:
+    return event.domain if event.subject is None else event.subject.domain
 
 
 def _concerned(event: TrustEvent, statuses: StatusStore) -> dict[IssuedSerial, HeldBy]:

@@ -30,7 +30,7 @@ from status_world import (
 
 from fltrust.coordinator.status import crls
 from fltrust.errors import NotFound
-from fltrust.identity import CaKeyId, Role
+from fltrust.identity import CaKeyId, Role, SpiffeId
 from fltrust.pki.leaf import ca_key_id
 from fltrust.pki.pointers import key_identifier_of
 from fltrust.revocation.events import EventKind, RevocationReason
@@ -347,3 +347,27 @@ def test_the_list_says_its_scope_and_is_signed_by_the_ca(world: World) -> None:
     assert crl.next_update_utc is not None
     assert crl.next_update_utc - world.clock.now() == DAY
     assert world.clock.now() - crl.last_update_utc == timedelta(seconds=60)
+
+
+def test_what_a_foreign_domain_says_of_our_serials_keys_and_ca_is_in_no_list_of_ours(world: World) -> None:
+    member = world.join("site-a")
+    stranger = SpiffeId.of("elsewhere.example", Role.PARTICIPANT, "site-a")
+    ca_key = ca_key_id(world.in_force.issuer.certificate.public_key())
+    with world.authority.ledger.writing() as work:
+        work.emit(EventKind.ENROLLED, actor=None, subject=stranger, node_key=b"their node key")
+        for kind in (EventKind.HELD, EventKind.REVOKED):
+            work.emit(
+                kind,
+                actor=None,
+                subject=stranger,
+                serials=(member.certificate.serial,),
+                keys=(member.certificate.key_id,),
+                identity_wide=True,
+                reason=RevocationReason.KEY_COMPROMISE,
+            )
+        work.emit(EventKind.ISSUER_REVOKED, actor=None, domain=stranger.domain, issuer=ca_key)
+    assert listed(complete(world)) == {}
+    world.authority.judge(member.certificate)
+    with world.authority.ledger.reading() as tx:
+        assert tx.statuses.issuer_revoked_at(ca_key) is None
+        assert tx.statuses.fed == tx.events.head

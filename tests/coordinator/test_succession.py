@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from registrar_world import operation, signed
 
+from fltrust.artifacts.trustroot import parse_trusted_root
 from fltrust.clock import to_rfc3339
 from fltrust.coordinator.ca import CurrentCa
 from fltrust.coordinator.ca_home import CaFolder
@@ -30,7 +31,7 @@ from fltrust.pki.ca_certificates import RootSuccession, create_issuing, create_r
 from fltrust.pki.csr import parse_csr
 from fltrust.pki.leaf import ca_key_id
 from fltrust.pki.profiles import builtin
-from fltrust.pki.rollover import load_cross_certificates
+from fltrust.pki.rollover import load_cross_certificates, load_former_roots
 from fltrust.revocation.events import EventKind
 from fltrust.revocation.state import TrustState
 from fltrust.strictbase64 import to_base64
@@ -400,3 +401,35 @@ def test_what_a_foreign_domain_says_of_a_key_of_ours_ends_nothing_here(world: Li
         work.emit(EventKind.ISSUER_REVOKED, actor=None, domain=TrustDomain("elsewhere.example"), issuer=ours)
     world.join("site-a")
     world.revoke_issuing(world.next_issuing())  # it is not taken for ended already
+
+
+def windows(world: Living) -> dict[tuple[x509.Certificate, x509.Certificate], Any]:
+    """Of each issuing CA under each root: until when verifiers of models trust it."""
+    root = parse_trusted_root(world.authority.desks.trust.trusted_root())
+    return {(c.certificates[0], c.anchor): c.end for c in root.certificate_authorities}
+
+
+def test_what_was_signed_under_a_root_that_was_dropped_goes_on_verifying(world: Living) -> None:
+    old_root, old_issuing = world.authority.bundle().roots[0], world.authority.ca.issuer.certificate
+    succession, signer = succession_of(world)
+    world.propose(CHANGE_ANCHORS, added(succession))
+    certificate = world.next_issuing(root=succession.new, signer=signer)
+    world.propose(ROLL_ISSUING, {"certificate": b64(certificate)})
+    world.operator = world.renew(world.operator)
+    world.propose(CHANGE_ANCHORS, {"remove": str(root_fingerprint(old_root))})
+    found = windows(world)
+    assert found[old_issuing, old_root] == old_issuing.not_valid_after_utc
+    assert (certificate, succession.new) in found
+    world.authority.desks.trust.trust_file()
+    assert load_former_roots(world.folder) == (old_root,)  # and so it is after a restart
+
+
+def test_verifiers_of_models_trust_an_ended_ca_until_it_was_ended(world: Living) -> None:
+    root, old = world.authority.bundle().roots[0], world.authority.ca.issuer.certificate
+    world.clock.advance(timedelta(hours=1))
+    world.operator = world.renew(world.operator)
+    certificate = world.next_issuing()
+    world.revoke_issuing(certificate)
+    found = windows(world)
+    assert found[old, root] == world.clock.now()
+    assert found[certificate, root] == certificate.not_valid_after_utc

@@ -169,7 +169,7 @@ def test_an_event_taken_in_twice_changes_nothing_the_second_time(store: Store) -
         for number in (1, 2, 3):
             tx.certificates.add(record(number))
         for one in events:
-            take_in(one, tx.statuses)
+            take_in(one, tx.statuses, home=SITE.domain)
         first = tx.statuses.find(map(Serial, (1, 2, 3)))
         assert tx.statuses.fed == 5
         assert tx.statuses.look_up(Serial(2))[1] == first[Serial(2)]
@@ -180,7 +180,7 @@ def test_an_event_taken_in_twice_changes_nothing_the_second_time(store: Store) -
     }
     with store.writing() as tx:
         for one in events:
-            take_in(one, tx.statuses)
+            take_in(one, tx.statuses, home=SITE.domain)
         again = tx.statuses.find(map(Serial, (1, 2, 3)))
     assert {serial: one.state for serial, one in again.items()} == {
         serial: one.state for serial, one in first.items()
@@ -191,7 +191,7 @@ def test_a_ca_is_revoked_once_with_all_that_is_valid_under_it(store: Store) -> N
     with store.writing() as tx:
         tx.certificates.add(record(1))
         tx.certificates.add(record(2, issuer=OTHER_CA))
-        take_in(event(EventKind.ISSUER_REVOKED, 1, issuer=CA), tx.statuses)
+        take_in(event(EventKind.ISSUER_REVOKED, 1, issuer=CA), tx.statuses, home=SITE.domain)
         tx.statuses.note_issuer_revoked(CA, NOW + timedelta(days=1))
     with store.reading() as tx:
         assert tx.statuses.issuer_revoked_at(CA) == NOW

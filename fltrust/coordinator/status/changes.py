@@ -53,6 +53,6 @@ def catch_up(ledger: Ledger) -> None:
         after, head = work.tx.statuses.fed, work.tx.events.head
         while events := work.tx.events.read(after, limit=_PAGE):
             for event in events:
-                take_in(event, work.tx.statuses)
+                take_in(event, work.tx.statuses, home=work.book.domain)
             after = events[-1].epoch
         work.tx.statuses.feed_to(head)
