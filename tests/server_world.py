@@ -52,6 +52,7 @@ class Authorities:
 
     bundle: TrustBundle
     issuer: Issuer
+    root_signer: FileSigner | None = None
 
     @classmethod
     def make(cls, domain: TrustDomain = DOMAIN) -> Authorities:
@@ -60,7 +61,20 @@ class Authorities:
         issuing = create_issuing(
             root=root, root_signer=root_signer, public_key=issuing_signer.public_key, now=now
         )
-        return cls(make_bundle(domain, [root]), Issuer(certificate=issuing, signer=issuing_signer))
+        bundle = make_bundle(domain, [root])
+        return cls(bundle, Issuer(certificate=issuing, signer=issuing_signer), root_signer)
+
+    def next_issuer(self) -> Issuer:
+        """Another issuing CA under the same root, that nobody uses yet."""
+        assert self.root_signer is not None
+        signer = generate()
+        certificate = create_issuing(
+            root=self.bundle.roots[0],
+            root_signer=self.root_signer,
+            public_key=signer.public_key,
+            now=SystemClock().now(),
+        )
+        return Issuer(certificate=certificate, signer=signer)
 
     def credentials(
         self, who: SpiffeId, *, now: datetime | None = None, lifetime: timedelta | None = None

@@ -382,8 +382,11 @@ class AgentHost:
         """Notice our own revocation in the feed.
 
         By certificate or key alone: a revocation of the whole identity lists them, and the feed also
-        replays those that came before this identity was enrolled anew.
+        replays those that came before this identity was enrolled anew. What is said of another domain's
+        identity bars nothing of this one's, whatever serials it names (as `TrustState` has it).
         """
+        if event.subject is None or event.subject.domain != self.spiffe_id.domain:
+            return
         current = self._store.current.certificate
         if event.kind is EventKind.REVOKED and (
             current.serial in event.serials or current.key_id in event.keys

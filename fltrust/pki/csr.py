@@ -76,7 +76,8 @@ def _parse_pkcs10(der: bytes) -> LeafKey:
         proven = request.is_signature_valid
     except (*PARSE_ERRORS, InvalidSignature):
         proven = False
-    if not proven:
+    # The signature's BIT STRING is a whole number of octets: nothing outside what is signed may vary.
+    if not proven or not der.endswith(b"\x00" + request.signature):
         raise SignatureInvalid("expected a certificate request signed by its own key, it is not")
     return public_key
 

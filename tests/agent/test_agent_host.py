@@ -31,7 +31,7 @@ from fltrust.errors import (
     StatementRefused,
     TokenRefused,
 )
-from fltrust.identity import Name, NodeId, Role, RunId
+from fltrust.identity import Name, NodeId, Role, RunId, SpiffeId
 from fltrust.keys import generate
 from fltrust.pki import Issuer, create_issuing, make_bundle
 from fltrust.pki.ca_certificates import create_root_succession
@@ -148,6 +148,26 @@ def test_a_revoked_participant_hears_of_it_says_it_once_and_signs_no_more(
             site.wait_ready(1)
     assert len(told) == 1
     assert caplog.text.count("signs nothing any more") == 1
+
+
+def test_what_a_foreign_domain_says_of_our_serial_and_key_ends_no_agent_of_ours(
+    federation: Federation,
+) -> None:
+    with AgentHost(federation.join("main", Role.AGGREGATOR).folder) as main:
+        main.wait_ready(30)
+        ours = main.credentials.current.certificate
+        with federation.authority.ledger.writing() as work:
+            said = work.emit(
+                EventKind.REVOKED,
+                actor=main.spiffe_id,
+                subject=SpiffeId.of("clinic.example", Role.PARTICIPANT, "site-x"),
+                serials=(ours.serial,),
+                keys=(ours.key_id,),
+                reason=RevocationReason.KEY_COMPROMISE,
+            )
+        eventually(lambda: main.view.epoch >= said.epoch)
+        assert main.revoked is None
+        main.wait_ready(1)
 
 
 def test_a_site_that_was_revoked_is_whole_again_after_joining_anew(federation: Federation) -> None:

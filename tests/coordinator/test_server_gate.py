@@ -26,6 +26,7 @@ from fltrust.errors import (
     PermissionDenied,
     Revoked,
     Unauthenticated,
+    Unavailable,
 )
 from fltrust.identity import Name, Role, SpiffeId, TrustDomain
 from fltrust.keys import generate
@@ -319,6 +320,10 @@ def test_under_a_revoked_ca_nothing_goes_but_renewal_with_the_certificate_on_rec
         with pytest.raises(CertificateRefused) as caught:
             site.client.get_bundle()
         assert caught.value.reason == "issuer-revoked"
+        with world.channel(site.credentials) as channel, pytest.raises(Unavailable) as busy:
+            call(channel, methods.RENEW, RenewRequest(csr=create_csr(generate())).SerializeToString())
+        assert busy.value.reason == "issuer-ended"  # let in, but nobody is there to issue yet
+        world.in_force.replace(issuer=world.ca.next_issuer())
         assert site.client.renew(create_csr(generate())).spiffe_id == site.spiffe_id
         with world.channel(minted) as channel, pytest.raises(CertificateRefused) as caught:
             call(channel, methods.RENEW, RenewRequest(csr=create_csr(generate())).SerializeToString())

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from cryptography import x509
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fltrust.enrollment.jwt import read_jwks, read_token
@@ -19,7 +20,10 @@ from fltrust.protocols.cmp import requests as cmp_requests
 from fltrust.protocols.est.messages import read_request
 from fltrust.protocols.scep import messages as scep
 
-CSR = create_csr(generate())
+CSR = next(csr for csr in iter(lambda: create_csr(generate()), b"") if csr[-1] % 2 == 0)
+"""A request; its last bit is 0, so that DER allows to say that it does not count."""
+UNUSED_BITS = CSR.rindex(x509.load_der_x509_csr(CSR).signature) - 1
+"""Where the signature's BIT STRING says how many bits of its last octet do not count."""
 READERS: dict[str, Callable[[bytes], object]] = {
     "csr": parse_request,
     "cmp": cmp.read_message,
@@ -56,6 +60,7 @@ def test_a_parser_raises_nothing_but_our_errors(name: str, data: bytes) -> None:
 
 
 @given(at=st.integers(0, len(CSR) - 1), bit=st.integers(0, 7))
+@example(at=UNUSED_BITS, bit=0)
 def test_a_request_with_any_bit_flipped_is_refused(at: int, bit: int) -> None:
     touched = bytearray(CSR)
     touched[at] ^= 1 << bit
