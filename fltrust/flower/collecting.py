@@ -19,6 +19,8 @@ from fltrust.identity import Epoch
 from fltrust.revocation.view import TrustView
 
 _TICK = 0.5  # seconds between two looks at stalls and deadlines
+_HEARSAY = 2.0
+"""Seconds in which the feed may still say why the SuperLink has lost a node."""
 
 
 class Collector:
@@ -26,8 +28,9 @@ class Collector:
 
     A message is settled by the first of: its reply, judged; its participant's revocation or hold; a
     pull that does not come back for `WaitPolicy.stall`; the end of the time that was given. What
-    comes after that is dropped. Waiting is measured in real time, whatever time statements are
-    verified at.
+    comes after that is dropped. A node that the SuperLink has lost settles it only after a moment: the
+    SuperLink drops who is revoked, and may hear of it before we do. Waiting is measured in real time,
+    whatever time statements are verified at.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Collector:
         self._timer: Clock = SystemClock()
         self._inbox: SimpleQueue[tuple[str, Verdict | BaseException] | None] = SimpleQueue()
         self._open: dict[str, tuple[Asked, float]] = {}
+        self._gone: dict[str, Refused] = {}
         self._looked_at: Epoch | None = None
         self._unsubscribe = view.subscribe(lambda _event: self._inbox.put(None))
         self._pullers = Pullers(
@@ -88,6 +92,7 @@ class Collector:
         """Wait for nothing any more; returns at once. Idempotent."""
         self._pullers.close()
         self._open.clear()
+        self._gone.clear()
         unsubscribe, self._unsubscribe = self._unsubscribe, _nothing
         unsubscribe()
 
@@ -121,8 +126,15 @@ class Collector:
         message_id, verdict = arrival
         if isinstance(verdict, BaseException):
             raise verdict
-        if self._open.pop(message_id, None) is not None:
-            settled.append((message_id, verdict))
+        if message_id not in self._open:
+            return
+        who, deadline = self._open[message_id]
+        if isinstance(verdict, Refused) and verdict.is_gone:
+            self._gone[message_id] = verdict
+            self._open[message_id] = who, min(deadline, self._timer.monotonic() + _HEARSAY)
+            return
+        del self._open[message_id]
+        settled.append((message_id, verdict))
 
     def _settle_fallen(self, settled: list[tuple[str, Verdict]]) -> None:
         """Give up whoever does not stand well any more; looked at whenever the epoch has moved."""
@@ -144,11 +156,12 @@ class Collector:
         now = self._timer.monotonic()
         for message_id, (who, deadline) in tuple(self._open.items()):
             if now >= deadline:
-                refused = Refused(who, Refusal.NO_REPLY, "it did not reply in time")
-                self._give_up(message_id, refused, settled)
+                late = Refused(who, Refusal.NO_REPLY, "it did not reply in time")
+                self._give_up(message_id, self._gone.get(message_id, late), settled)
 
     def _give_up(self, message_id: str, refused: Refused, settled: list[tuple[str, Verdict]]) -> None:
         self._pullers.abandon(message_id)
+        self._gone.pop(message_id, None)
         del self._open[message_id]
         settled.append((message_id, refused))
 

@@ -10,7 +10,7 @@ from flwr.app import Message
 
 from fltrust.clock import Clock
 from fltrust.errors import FltrustError, InvalidInput, Refusal, StatementRefused, UpdateRefused
-from fltrust.flower._private import RunNotRunningException
+from fltrust.flower._private import ErrorCode, RunNotRunningException
 from fltrust.flower.nodes import TrustedNode
 from fltrust.flower.policy import TrustPolicy
 from fltrust.flower.pullers import PullFailed
@@ -35,6 +35,11 @@ from fltrust.updates import (
 _log = logging.getLogger("fltrust.flower")
 
 _MAX_WORDS = 300
+
+_GONE = frozenset(
+    (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
+)
+"""What Flower says of a message whose node the SuperLink does not have any more."""
 
 _COMPARED = frozenset((StructurePolicy.EXACT, StructurePolicy.TENSORS, StructurePolicy.SHAPES))
 
@@ -82,6 +87,8 @@ class Refused:
     asked: Asked
     reason: str
     text: str
+    is_gone: bool = False
+    """The SuperLink has lost the node or its message, which may be a revocation that we have not heard of."""
 
 
 Verdict = Answer | Refused
@@ -121,7 +128,8 @@ class Judge:
                     asked, Refusal.NO_REPLY, f"its reply could not be fetched: {_quoted(outcome.error)}"
                 )
             if outcome.has_error():
-                return Refused(asked, Refusal.NO_REPLY, f"Flower says: {_quoted(outcome.error.reason)}")
+                said = f"Flower says: {_quoted(outcome.error.reason)}"
+                return Refused(asked, Refusal.NO_REPLY, said, is_gone=outcome.error.code in _GONE)
             return self._verify(asked, outcome)
         except FltrustError as error:
             return Refused(asked, error.reason, str(error))

@@ -23,7 +23,7 @@ from app_world import (
     trusted,
     weights,
 )
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fltrust.errors import CoordinatorUnavailable, QuorumNotMet, Refusal, StaleView
 from fltrust.flower import _private
@@ -408,6 +408,33 @@ def test_a_reply_that_arrived_is_dropped_when_its_site_is_revoked_before_the_sea
         (record,) = federation.rounds()
     assert refusals(report) == {"site-1": Refusal.REVOKED}
     assert len(record.evidence) == 2
+
+
+@pytest.mark.parametrize("is_revoked", [True, False])
+def test_a_node_that_the_superlink_lost_is_refused_as_revoked_where_the_feed_says_so_a_moment_later(
+    is_revoked: bool,
+) -> None:
+    gate = Gate()
+    with LocalFederation(honest(), 3) as federation:
+        lost = federation["site-2"]
+        lost.before = gate
+
+        def act() -> None:
+            assert gate.reached.wait(10)
+            (message,) = lost.received
+            gone = Error(_private.ErrorCode.NODE_UNAVAILABLE, "Node Unavailable")
+            federation.grid.inject(message.metadata.message_id, Message(gone, reply_to=message))
+            time.sleep(0.5)  # by now it was pulled
+            if is_revoked:
+                federation.revoke("site-2")
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        _, (report,) = train(federation)
+        thread.join()
+        gate.opened.set()
+    assert refusals(report) == {"site-2": Refusal.REVOKED if is_revoked else Refusal.NO_REPLY}
+    assert len(report.admitted) == 2
 
 
 def test_a_hold_that_was_released_lets_the_site_in_again() -> None:
