@@ -22,6 +22,7 @@ from fltrust.errors import AgentUnavailable, FltrustError, Malformed
 from fltrust.identity import Digest, Epoch, RunId, SpiffeId
 from fltrust.revocation.events import FeedItem
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey
+from fltrust.updates.second import MAX_SECOND_OF_UPDATE
 from fltrust.updates.signing import MAX_SIGNED_BYTES
 from fltrust.wire.errors import agent_error_from_pb
 from fltrust.wire.framing import MAX_SEAL_FRAME, receive, send
@@ -76,6 +77,11 @@ class AgentClient:
         )
         answer = self._ask(pb.AgentRequest(sign_update=request), "sign_update")
         return bounded(answer.sign_update.signed, limit=MAX_SIGNED_BYTES, what="a signed update")
+
+    def sign_second(self, signed: bytes) -> bytes:
+        request = pb.SignSecondRequest(signed=signed)
+        answer = self._ask(pb.AgentRequest(sign_second=request), "sign_second")
+        return bounded(answer.sign_second.second, limit=MAX_SECOND_OF_UPDATE, what="a second signature")
 
     def sign_instructions(self, drafts: tuple[InstructionDraft, ...]) -> tuple[bytes, ...]:
         request = pb.SignInstructionsRequest(drafts=[draft_to_pb(draft) for draft in drafts])

@@ -10,11 +10,12 @@ from fltrust.agent.codec import aggregate_from_pb, drafts_from_pb, identity_to_p
 from fltrust.agent.ports import AgentIdentity, ParticipantAgent
 from fltrust.identity import Digest, RunId
 from fltrust.updates.intoto import MAX_MESSAGE_TYPE
+from fltrust.updates.signing import MAX_SIGNED_BYTES
 from fltrust.wire.framing import MAX_FRAME, MAX_SEAL_FRAME
 from fltrust.wire.pb import agent_pb2 as pb
 from fltrust.wire.pb import rounds_pb2
 from fltrust.wire.rounds import open_request_from_pb, opened_to_pb, seal_request_from_pb
-from fltrust.wire.values import text_within
+from fltrust.wire.values import bounded, text_within
 
 Handler = Callable[[pb.AgentRequest], pb.AgentResponse]
 
@@ -29,7 +30,7 @@ class AnsweringParticipant(ParticipantAgent, Protocol):
 
 
 def participant_handlers(core: AnsweringParticipant) -> Mapping[str, Handler]:
-    """Identity, CheckInstruction and SignUpdate."""
+    """Identity, CheckInstruction, SignUpdate and SignSecond."""
 
     def identity(_request: pb.AgentRequest) -> pb.AgentResponse:
         return pb.AgentResponse(identity=identity_to_pb(core.identity()))
@@ -47,7 +48,16 @@ def participant_handlers(core: AnsweringParticipant) -> Mapping[str, Handler]:
         )
         return pb.AgentResponse(sign_update=pb.SignUpdateResponse(signed=signed))
 
-    return {"identity": identity, "check_instruction": check_instruction, "sign_update": sign_update}
+    def sign_second(request: pb.AgentRequest) -> pb.AgentResponse:
+        signed = bounded(request.sign_second.signed, limit=MAX_SIGNED_BYTES, what="a signed update")
+        return pb.AgentResponse(sign_second=pb.SignSecondResponse(second=core.sign_second(signed)))
+
+    return {
+        "identity": identity,
+        "check_instruction": check_instruction,
+        "sign_update": sign_update,
+        "sign_second": sign_second,
+    }
 
 
 def aggregator_handlers(core: AggregatorCore) -> Mapping[str, Handler]:

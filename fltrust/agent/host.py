@@ -376,6 +376,7 @@ class AgentHost:
             events=self._events,
             host=None if hosted is None else lambda: hosted.bundle,
             home=None if hosted is None else self._home_view,
+            second=self._state.second().load,
         )
 
     def _heed(self, event: TrustEvent) -> None:

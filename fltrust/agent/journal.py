@@ -6,6 +6,7 @@ power cut from the moment its signature may leave.
 
 from __future__ import annotations
 
+import hmac
 import os
 import sqlite3
 import threading
@@ -123,6 +124,14 @@ class Journal:
                 (run, str(question.phase), question.round),
             )
         return signed
+
+    def has_given(self, instruction: Digest, signed: bytes) -> bool:
+        """Whether `signed` is the answer that was given to the instruction of this digest, byte for byte."""
+        with self._transaction(write=False):
+            row = self._db.execute(
+                "SELECT signed FROM answers WHERE instruction = ?", (str(instruction),)
+            ).fetchone()
+        return row is not None and hmac.compare_digest(bytes(row[0]), signed)
 
     def close_run(self, run_id: RunId, *, at: datetime) -> None:
         """Note that a run ended at `at`, if it was ever answered here. Idempotent."""

@@ -12,15 +12,23 @@ from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.agent.journal import Journal, Question
 from fltrust.agent.ports import AgentIdentity, ReceivedInstruction
 from fltrust.clock import Clock
-from fltrust.errors import FltrustError, Refusal, Revoked, StatementRefused
+from fltrust.enrollment.second import SecondPair
+from fltrust.errors import FltrustError, NotFound, Refusal, Revoked, StatementRefused
 from fltrust.eventlog import EventLog
 from fltrust.identity import Digest, KeyId, RunId, SpiffeId
+from fltrust.pki.second import require_in_force
 from fltrust.pki.types import TrustBundle
 from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import TrustView
+from fltrust.updates.second import SecondSignature
 from fltrust.updates.signing import SignedStatement, sign_statement
 from fltrust.updates.statement import InstructionStatement, UpdateStatement
-from fltrust.updates.verify import ExpectedInstruction, VerifiedInstruction, Verifier
+from fltrust.updates.verify import (
+    ExpectedInstruction,
+    VerifiedInstruction,
+    Verifier,
+    unverified_statement,
+)
 
 _log = logging.getLogger("fltrust.agent")
 
@@ -44,6 +52,11 @@ class ParticipantCore:
     8. The reply is of the instruction's message type.
     9. It is the only reply to this instruction; it is remembered before it leaves.
 
+    To sign once more, with the second key (ML-DSA-65):
+
+    10. As 1. What is shown is an answer that step 9 remembers, byte for byte (``unknown-answer``).
+    11. There is a second key of this identity's (``second-key-missing``), whose certificate is in force.
+
     Refusals are counted by reason.
     """
 
@@ -59,9 +72,10 @@ class ParticipantCore:
         events: EventLog | None = None,
         host: Callable[[], TrustBundle] | None = None,
         home: TrustView | None = None,
+        second: Callable[[], SecondPair] | None = None,
     ) -> None:
         """In another domain's rounds `host` gives that domain's roots and `view` is its feed; `home` is then
-        our own domain's, which is asked about ourselves."""
+        our own domain's, which is asked about ourselves. `second` gives the second key of the moment."""
         self._credentials = credentials
         self._node_key = node_key
         self._view = view
@@ -71,6 +85,7 @@ class ParticipantCore:
         self._events = events
         self._host = host
         self._home = home
+        self._second = second
         self._halted: Revoked | None = None
         self._refusals = RefusalCounter()
 
@@ -113,14 +128,38 @@ class ParticipantCore:
         self._say("update-signed", instruction)
         return signed
 
-    def _verify(self, received: ReceivedInstruction) -> tuple[Credentials, VerifiedInstruction]:
-        if self._halted is not None:  # 1
+    def sign_second(self, signed: bytes) -> bytes:
+        with self._refusals.counting():
+            self._in_good_standing()  # 10
+            answer = SignedStatement.from_bytes(signed)
+            payload = answer.envelope.payload
+            statement = unverified_statement(answer)
+            if not isinstance(statement, UpdateStatement) or not self._journal.has_given(
+                statement.instruction, signed
+            ):
+                raise StatementRefused(
+                    "expected an answer that this agent signed before, got another statement",
+                    reason="unknown-answer",
+                )
+            if self._second is None:  # 11
+                raise NotFound("expected a second key, this agent has none", reason="second-key-missing")
+            pair = self._second()
+            require_in_force(pair.leaf, at=self._clock.now())
+            second = SecondSignature.sign(payload, signer=pair.signer, chain=pair.chain_der)
+        return second.to_json()
+
+    def _in_good_standing(self) -> Credentials:
+        if self._halted is not None:
             raise Revoked(self._halted.message, reason=self._halted.reason, hint=self._halted.hint)
         current = self._credentials.current
         if not self._view.require_fresh():
             _log.warning("going on with a trust view that is %s old, as the policy allows", self._view.age())
         self._view.judge(current.certificate)
         self._judge_at_home(current)
+        return current
+
+    def _verify(self, received: ReceivedInstruction) -> tuple[Credentials, VerifiedInstruction]:
+        current = self._in_good_standing()  # 1
         bundle = current.bundle if self._host is None else self._host()
         verified = Verifier(bundle).verify_instruction(  # 2 to 5
             SignedStatement.from_bytes(received.signed),

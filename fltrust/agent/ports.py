@@ -99,6 +99,13 @@ class ParticipantAgent(Protocol):
         `SignedStatement` bytes. The same digest again gives the same bytes; another one is refused."""
         ...
 
+    def sign_second(self, signed: bytes) -> bytes:
+        """Sign once more what `sign_update` returned, with the ML-DSA-65 key; `SecondSignature` in JSON.
+
+        Anything else than an answer that this agent gave is refused (``unknown-answer``), and so is an
+        agent that has no such key (``second-key-missing``)."""
+        ...
+
 
 class AggregatorAgent(RoundAuthority, TrustFeed, Protocol):
     """Guards an aggregator's key and carries its calls to the coordinator."""

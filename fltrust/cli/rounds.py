@@ -106,6 +106,12 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    second_root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Demand a second signature (ML-DSA-65) of every update, under this root.", show_default=False
+        ),
+    ] = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
@@ -117,6 +123,7 @@ def verify(
     from fltrust.cli.exits import EXIT_CODES
     from fltrust.errors import Malformed, StatementRefused
     from fltrust.pki import root_fingerprint
+    from fltrust.pki.second import read_second_root
     from fltrust.wire.record import export_record, verify_record
 
     if record is not None and not root:
@@ -134,7 +141,12 @@ def verify(
         from fltrust.wire.record import MAX_RECORD
 
         data, trusted = read_bounded(record, limit=MAX_RECORD), [Digest.parse(text) for text in root or ()]
-    report = verify_record(data, run_id_from(run), roots=trusted)
+    report = verify_record(
+        data,
+        run_id_from(run),
+        roots=trusted,
+        second_roots=[read_second_root(path) for path in second_root or ()],
+    )
     if as_json:
         print_json(report.as_fields())
     else:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fltrust.cli.options import State
 from fltrust.cli.output import say
+from fltrust.errors import Malformed
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from fltrust.agent.state import AgentState
 
 app = typer.Typer(
-    help="A second, post-quantum signature (ML-DSA-65) on models. Experimental.", no_args_is_help=True
+    help="A second, post-quantum signature (ML-DSA-65) on updates and models. Experimental.",
+    no_args_is_help=True,
 )
 
 Folder = Annotated[Path, typer.Option(help="Folder of the second chain: two keys and two certificates.")]
@@ -54,87 +57,113 @@ def init(
     say(f"Made the second chain of {trust_domain} in {folder}. Keep root.key offline.")
 
 
+@app.command("request")
+def request(
+    out: Annotated[Path, typer.Option(help="The request, for whoever issues: nothing in it is secret.")],
+    state: State = None,
+) -> None:
+    """Make a second key for an identity of this machine, and ask for its certificate.
+
+    The key stays in the identity's folder. The request is signed with the identity's present certificate.
+    """
+    from fltrust.files import write_durably
+
+    opened = _opened(state)
+    signer, chain = opened.load_identity()
+    data = opened.second().request(signer, chain, opened.load_bundle())
+    write_durably(out, data, mode=0o644)
+    say(f"Asked for a second certificate of {opened.spiffe_id}: {out}")
+
+
+@app.command("install")
+def install(
+    certificate: Annotated[
+        Path, typer.Argument(help="What 'fltrust second issue' wrote: the chain, in PEM.")
+    ],
+    root: Annotated[Path, typer.Option(help="The second chain's root.pem.")],
+    state: State = None,
+) -> None:
+    """Put the certificate of the requested key in place; an agent that runs signs with it from now on."""
+    from fltrust.clock import SystemClock
+    from fltrust.files import read_bounded
+    from fltrust.pki.second import MAX_SECOND_CERTIFICATE, read_second_root
+
+    opened = _opened(state)
+    pem = read_bounded(certificate, limit=4 * MAX_SECOND_CERTIFICATE)
+    leaf = opened.second().install(pem, root=read_second_root(root), at=SystemClock().now())
+    say(f"{opened.spiffe_id} signs twice where it is asked to, until {leaf.not_after:%Y-%m-%d %H:%M} UTC.")
+
+
 @app.command("issue")
 def issue(
-    identity: Annotated[str, typer.Argument(help="Whose: spiffe://<trust domain>/signer/<name>.")],
-    out: Annotated[Path, typer.Option(help="Folder for the new key and its chain: second.key, second.pem.")],
+    request: Annotated[Path, typer.Argument(help="What 'fltrust second request' wrote.")],
+    out: Annotated[Path, typer.Option(help="The certificate and its CA's, in PEM.")],
     folder: Folder,
-    lifetime: Annotated[str, typer.Option(help="At most 30d.")] = "1d",
+    root: Annotated[
+        list[str], typer.Option(help="sha256:… of a root of the FIRST chain, which says who asks.")
+    ],
+    lifetime: Annotated[str, typer.Option(help="At most 30d.")] = "7d",
     passphrase_file: Passphrase = None,
 ) -> None:
-    """Make an ML-DSA-65 key and its certificate for an identity that the first chain names.
-
-    Whoever runs this says that the identity is who it is: hand the folder to nobody else.
-    """
+    """Issue a second certificate to an identity that proves itself with its first one."""
     from cryptography import x509
 
     from fltrust.cli.times import parse_duration
     from fltrust.clock import SystemClock
-    from fltrust.files import make_private_folder, read_bounded, write_durably
-    from fltrust.identity import SpiffeId
-    from fltrust.keys.mldsa import generate_mldsa, load_mldsa, save_mldsa
+    from fltrust.enrollment.second import MAX_REQUEST, verify_request
+    from fltrust.files import read_bounded, write_durably
+    from fltrust.identity import Digest
+    from fltrust.keys.mldsa import load_mldsa
     from fltrust.pki.bundle import chain_to_pem
-    from fltrust.pki.second import MAX_SECOND_CERTIFICATE, SecondAuthority
+    from fltrust.pki.second import SecondAuthority, read_second_root
 
-    who, secret = SpiffeId.parse(identity), _passphrase(passphrase_file)
-    certificate = x509.load_pem_x509_certificate(
-        read_bounded(folder / "issuing.pem", limit=2 * MAX_SECOND_CERTIFICATE)
-    )
-    authority = SecondAuthority(certificate, load_mldsa(folder / "issuing.key", passphrase=secret))
-    make_private_folder(out)
-    now, key = SystemClock().now().replace(microsecond=0), generate_mldsa()
-    chain = authority.issue(who, key.public_key, now=now, not_after=now + parse_duration(lifetime))
-    save_mldsa(key, out / "second.key", passphrase=None)
+    now = SystemClock().now().replace(microsecond=0)
+    data = read_bounded(request, limit=MAX_REQUEST)
+    found = verify_request(data, roots=[Digest.parse(text) for text in root], at=now)
+    key = load_mldsa(folder / "issuing.key", passphrase=_passphrase(passphrase_file))
+    authority = SecondAuthority(read_second_root(folder / "issuing.pem"), key)
+    chain = authority.issue(found.who, found.public_key, now=now, not_after=now + parse_duration(lifetime))
     pem = chain_to_pem([x509.load_der_x509_certificate(der) for der in chain])
-    write_durably(out / "second.pem", pem, mode=0o644)
-    say(f"Issued a second certificate for {who}: {out}")
+    write_durably(out, pem, mode=0o644)
+    say(f"Issued a second certificate for {found.who}: {out}")
 
 
 @app.command("sign")
 def sign(
     path: Annotated[Path, typer.Argument(help="The model, which is signed already: a file or a directory.")],
-    keys: Annotated[Path, typer.Option(help="The folder that 'fltrust second issue' wrote.")],
-    identity: Annotated[str, typer.Option(help="Who signed it first.")],
     root: Annotated[Path, typer.Option(help="The second chain's root.pem.")],
     signature: Annotated[
         Path | None, typer.Option(help="Default: beside the model.", show_default=False)
     ] = None,
+    state: State = None,
 ) -> None:
-    """Add the second signature to a model that was signed: <model>.second.json, beside it."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
+    """Add the second signature to a model that this identity signed: <model>.second.json, beside it."""
     from fltrust.artifacts.second import sign_second
-    from fltrust.files import read_bounded
-    from fltrust.identity import SpiffeId
-    from fltrust.keys.mldsa import load_mldsa
-    from fltrust.pki.second import MAX_SECOND_CERTIFICATE
+    from fltrust.pki.second import read_second_root
 
-    pem = read_bounded(keys / "second.pem", limit=4 * MAX_SECOND_CERTIFICATE)
-    chain = [found.public_bytes(Encoding.DER) for found in x509.load_pem_x509_certificates(pem)]
+    opened = _opened(state)
+    pair = opened.second().load()
     out = sign_second(
         path,
-        signer=load_mldsa(keys / "second.key", passphrase=None),
-        chain=chain,
-        root=read_root(root),
-        who=SpiffeId.parse(identity),
+        signer=pair.signer,
+        chain=pair.chain_der,
+        root=read_second_root(root),
+        who=opened.spiffe_id,
         signature=signature,
     )
     say(f"Signed {path} a second time: {out}")
 
 
-def read_root(path: Path) -> Certificate:
-    """The second chain's root, in PEM."""
-    from cryptography import x509
+def _opened(state: Path | None) -> AgentState:
+    from fltrust.agent.state import AgentState, list_states, passphrase_from_environment
 
-    from fltrust.errors import Malformed
-    from fltrust.files import read_bounded
-    from fltrust.pki.second import MAX_SECOND_CERTIFICATE
-
-    try:
-        return x509.load_pem_x509_certificate(read_bounded(path, limit=2 * MAX_SECOND_CERTIFICATE))
-    except ValueError:
-        raise Malformed(f"expected the second chain's root in PEM in {path}, found something else") from None
+    folders = list_states() if state is None else (state,)
+    if len(folders) != 1:
+        raise Malformed(
+            f"expected one identity on this machine, found {len(folders)}",
+            hint="name its folder with --state",
+        )
+    return AgentState.open(folders[0], passphrase=passphrase_from_environment())
 
 
 def _passphrase(path: Path | None, *, confirm: bool = False) -> bytes:

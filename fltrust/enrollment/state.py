@@ -7,6 +7,7 @@
                        a crash leaves the old pair or the new pair, never a mixture
     node.key, .pub     a participant's Flower node key, as OpenSSH writes it
     journal.sqlite     a participant's memory of what it signed
+    second.pem, second-next.key   a second key and its chain, where there is one: `fltrust.enrollment.second`
     agent.lock         held by the running agent
 
 Files are replaced durably. A new folder takes its name only when it is whole (`StateDraft`). The
@@ -31,6 +32,7 @@ from typing import Self
 from cryptography import x509
 
 from fltrust.enrollment.private import read_private
+from fltrust.enrollment.second import SecondHome
 from fltrust.errors import Conflict, Malformed, NotFound, StorageUnavailable
 from fltrust.files import make_private_folder, sync_folder, write_durably
 from fltrust.identity import KeyId, SpiffeId
@@ -158,6 +160,10 @@ class AgentState:
             write_durably(bundle_path, bundle_json)
         key = signer.to_pem(self._passphrase) if isinstance(signer, FileSigner) else reference_to(signer)
         write_durably(self.folder / "identity.pem", key + chain_to_pem(chain))
+
+    def second(self) -> SecondHome:
+        """Where the second key (ML-DSA-65) of this identity lies, if it has one."""
+        return SecondHome(self.folder, self.spiffe_id, passphrase=self._passphrase)
 
     def lock(self) -> StateLock:
         """Claim the state for this process; `Conflict` while another agent runs on it.

@@ -37,7 +37,8 @@ class TrustedClientApp(ClientApp):
        run, round, node, expiry, content, model. Until then no code of the app has run.
     4. The app runs, with its mods inside: what they make of the reply is what is signed.
     5. The reply is digested and the agent signs that digest, once for this instruction.
-    6. The signed statement is attached to the reply as its last record.
+    6. Where the aggregator asks for it, the agent signs once more, with its second key (ML-DSA-65).
+    7. The signed statement is attached to the reply as its last record.
 
     A refusal is raised; Flower turns it into an error reply, which is not signed and says nothing in
     this participant's name. A reply that carries an error of the app's own is passed on unsigned.
@@ -59,13 +60,13 @@ class TrustedClientApp(ClientApp):
         """Verify the instruction, run the app, sign its reply. Raises the `FltrustError` that refused."""
         try:
             agent = participant_agent(context)
-            received = _receive(message, context)
+            received, asks_second = _receive(message, context)
             agent.check_instruction(received)
         except FltrustError as error:
             _log.warning("instruction refused (%s): %s", error.reason, error)
             raise
         reply = self._run_app(message, context)
-        return _signed(reply, received, agent)
+        return _signed(reply, received, agent, asks_second=asks_second)
 
     def _run_app(self, message: Message, context: Context) -> Message:
         """Run the app without our record in sight."""
@@ -92,13 +93,15 @@ class TrustedClientApp(ClientApp):
         return self._inner.lifespan() if self._inner else super().lifespan()
 
 
-def _receive(message: Message, context: Context) -> ReceivedInstruction:
-    """Steps 1 and 2, and the digests of 3; afterwards `message` no longer carries our record."""
+def _receive(message: Message, context: Context) -> tuple[ReceivedInstruction, bool]:
+    """Steps 1 and 2, and the digests of 3; afterwards `message` no longer carries our record.
+
+    Also whether a second signature is asked for."""
     metadata = message.metadata
     if not message.has_content():
         raise StatementRefused("expected an instruction with content, got none", reason=Refusal.UNSIGNED)
-    bare, signed = detach(message.content)
-    if signed is None:  # 1
+    bare, carried = detach(message.content)
+    if carried is None:  # 1
         raise StatementRefused(
             f"expected a signed instruction for run {metadata.run_id}, got one that is not signed",
             reason=Refusal.UNSIGNED,
@@ -116,21 +119,25 @@ def _receive(message: Message, context: Context) -> ReceivedInstruction:
         )
     message.content = bare
     digests = digest_content(to_content(bare))  # 3
-    return ReceivedInstruction(
-        signed=signed,
+    received = ReceivedInstruction(
+        signed=carried.statement,
         content=digests.content,
         model=digests.model,
         run_id=RunId(metadata.run_id),
         node_id=NodeId(metadata.dst_node_id),
         message_type=metadata.message_type,
     )
+    return received, carried.asks_second
 
 
-def _signed(reply: Message, received: ReceivedInstruction, agent: ParticipantAgent) -> Message:
-    """Steps 5 and 6."""
+def _signed(
+    reply: Message, received: ReceivedInstruction, agent: ParticipantAgent, *, asks_second: bool
+) -> Message:
+    """Steps 5 to 7."""
     if not reply.has_content():
         return reply
     digest = content_digest(to_content(reply.content))  # 5
     signed = agent.sign_update(received, reply=digest, reply_type=reply.metadata.message_type)
-    reply.content = attach(reply.content, signed)  # 6
+    second = agent.sign_second(signed) if asks_second else b""  # 6
+    reply.content = attach(reply.content, signed, second=second)  # 7
     return reply

@@ -34,6 +34,7 @@ from fltrust.updates import (
     VerifiedReceipt,
     digest_content,
 )
+from fltrust.updates.second import Signatures
 
 _log = logging.getLogger("fltrust.flower")
 
@@ -126,9 +127,9 @@ class Exchange:
                 )
             )
         signed = self.services.patiently(lambda: self.services.agent.sign_instructions(tuple(drafts)), "sign")
-        asked = []
+        asked, asks_second = [], self.services.policy.signatures is Signatures.BOTH
         for (message, node, bare, like), statement in zip(prepared, signed, strict=True):
-            carrying = _private.copy_message(message, attach(bare, statement))
+            carrying = _private.copy_message(message, attach(bare, statement, asks_second=asks_second))
             asked.append(Asked.of(node, carrying, statement, like))
             if self.key.phase is Phase.TRAIN:
                 self.services.judge.first_model = self.services.judge.first_model or like

@@ -8,6 +8,7 @@ message without it. Tensor bytes are never copied.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from fltrust.artifacts.tensors import RawTensor, raw_of_npy, tensor_set_of
 from fltrust.errors import Malformed, Oversized
 from fltrust.identity import Digest
 from fltrust.updates import MAX_SIGNED_BYTES, Content, Record, RecordKind, Tensor
+from fltrust.updates.second import MAX_SECOND_OF_UPDATE, Signatures
 
 RESERVED = "fltrust"
 """The record name that apps cannot use."""
-_STATEMENT = "statement"
+_STATEMENT, _SIGNATURES, _SECOND = "statement", "signatures", "second"
+_PARTS = {_STATEMENT, _SIGNATURES, _SECOND}
 _NUMPY = "numpy.ndarray"
 
 
@@ -39,32 +42,53 @@ def to_content(records: RecordDict) -> Content:
     return Content(tuple(_record(name, record) for name, record in records.items()))
 
 
-def attach(records: RecordDict, signed: bytes) -> RecordDict:
-    """A shallow copy of `records` with the statement as its last record; `records` stays as it is."""
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What our record holds: a statement, and either side's part in a second signature."""
+
+    statement: bytes
+    asks_second: bool = False
+    """Of an instruction: the aggregator wants the answer signed twice. Not signed itself: who takes it out
+    makes the answer be refused, and who puts it in is given a signature over what was signed anyway."""
+    second: bytes = b""
+    """Of an answer: the second signature (`fltrust.updates.second`), where one was asked for."""
+
+
+def attach(
+    records: RecordDict, signed: bytes, *, asks_second: bool = False, second: bytes = b""
+) -> RecordDict:
+    """A shallow copy of `records` with the statement in its last record; `records` stays as it is."""
     carrying = records.copy()
-    carrying[RESERVED] = ConfigRecord({_STATEMENT: signed})
+    record = ConfigRecord({_STATEMENT: signed})
+    if asks_second:
+        record[_SIGNATURES] = Signatures.BOTH.value
+    if second:
+        record[_SECOND] = second
+    carrying[RESERVED] = record
     return carrying
 
 
-def detach(records: RecordDict) -> tuple[RecordDict, bytes | None]:
-    """A shallow copy of `records` without our record, and the statement in it (None where there is none).
+def detach(records: RecordDict) -> tuple[RecordDict, Carried | None]:
+    """A shallow copy of `records` without our record, and what is in that (None where there is none).
 
-    Raises `Malformed` where the reserved name holds something else than one statement, `Oversized`
-    where the statement is larger than any can be. Nothing of it is verified.
+    Raises `Malformed` where the reserved name holds something else than one statement and what may go with
+    it, `Oversized` where a part is larger than any can be. Nothing of it is verified.
     """
     bare = records.copy()
     if RESERVED not in bare:
         return bare, None
     record = bare[RESERVED]
     del bare[RESERVED]
-    if not isinstance(record, ConfigRecord) or set(record) != {_STATEMENT}:
+    if not isinstance(record, ConfigRecord) or not {_STATEMENT} <= set(record) <= _PARTS:
         raise Malformed(f"expected one statement in the record {RESERVED!r}, found something else")
-    signed = record[_STATEMENT]
-    if not isinstance(signed, bytes):
-        raise Malformed(f"expected a statement in bytes in the record {RESERVED!r}")
-    if len(signed) > MAX_SIGNED_BYTES:
-        raise Oversized(f"expected a statement of at most {MAX_SIGNED_BYTES} bytes, got {len(signed)}")
-    return bare, signed
+    asked = record.get(_SIGNATURES, Signatures.FIRST.value)
+    if asked not in tuple(Signatures):
+        raise Malformed(f"expected to be asked for {' or '.join(Signatures)} in the record {RESERVED!r}")
+    return bare, Carried(
+        statement=_part(record, _STATEMENT, limit=MAX_SIGNED_BYTES),
+        asks_second=asked == Signatures.BOTH,
+        second=_part(record, _SECOND, limit=MAX_SECOND_OF_UPDATE) if _SECOND in record else b"",
+    )
 
 
 def to_records(content: Content) -> RecordDict:
@@ -106,6 +130,15 @@ def raw_tensors_of(arrays: ArrayRecord) -> Iterator[RawTensor]:
             yield raw_of_npy(name, array.data)
         else:
             yield RawTensor(name, "U8", (len(array.data),), memoryview(array.data))
+
+
+def _part(record: ConfigRecord, name: str, *, limit: int) -> bytes:
+    value = record[name]
+    if not isinstance(value, bytes):
+        raise Malformed(f"expected a {name} in bytes in the record {RESERVED!r}")
+    if len(value) > limit:
+        raise Oversized(f"expected a {name} of at most {limit} bytes, got {len(value)}")
+    return value
 
 
 def _record(name: str, record: object) -> Record:

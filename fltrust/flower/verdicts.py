@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from cryptography import x509
 from flwr.app import Message
 
 from fltrust.clock import Clock
@@ -14,8 +16,8 @@ from fltrust.flower._private import ErrorCode, RunNotRunningException
 from fltrust.flower.nodes import TrustedNode
 from fltrust.flower.policy import TrustPolicy
 from fltrust.flower.pullers import PullFailed
-from fltrust.flower.records import detach, to_content
-from fltrust.identity import Digest
+from fltrust.flower.records import Carried, detach, to_content
+from fltrust.identity import Digest, TrustDomain
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import Candidate, CohortMember
 from fltrust.updates import (
@@ -31,6 +33,7 @@ from fltrust.updates import (
     check_structure,
     unverified_statement,
 )
+from fltrust.updates.second import Signatures, check_second, second_of
 
 _log = logging.getLogger("fltrust.flower")
 
@@ -103,6 +106,7 @@ class Judge:
     policy: TrustPolicy
     structure: StructurePolicy
     clock: Clock
+    second_roots: Mapping[TrustDomain, x509.Certificate] = field(default_factory=dict)
     workers: int | None = field(default=None)
     first_model: StructureSpec | None = field(default=None)
     """The structure of the first model that was sent to be trained in this run."""
@@ -113,7 +117,8 @@ class Judge:
         1. An error, of the pull or of the reply, is no statement of the participant: ``no-reply``.
         2. The reply carries one signed statement, else ``unsigned``, in words that help.
         3. The statement is this participant's answer to this instruction, and its digest is the
-           content's (`Verifier.verify_update`); its certificate stands well in our view.
+           content's (`Verifier.verify_update`); its certificate stands well in our view. Where policy asks
+           for both signatures, a second one by this participant is over the same statement.
         4. Its tensors are well formed and its numbers finite, unless policy says otherwise. In training it
            fits the model that was sent, or the first one of the run: averaging makes floats of a
            counter's integers, and a client that loads them turns them back.
@@ -140,25 +145,45 @@ class Judge:
             return Refused(asked, Refusal.MALFORMED, f"its reply cannot be read: {type(error).__name__}")
 
     def _verify(self, asked: Asked, reply: Message) -> Answer:
-        bare, signed = detach(reply.content)  # 2
-        if signed is None:
+        bare, carried = detach(reply.content)  # 2
+        if carried is None:
             raise StatementRefused(
                 f"expected a signed reply of {asked.node.participant}, got one without a signature",
                 reason=Refusal.UNSIGNED,
                 hint="is the app wrapped in TrustedClientApp?",
             )
         content = to_content(bare)
+        signed, now = SignedStatement.from_bytes(carried.statement), self.clock.now()
         update = self.verifier().verify_update(  # 3
-            SignedStatement.from_bytes(signed),
-            at=self.clock.now(),
+            signed,
+            at=now,
             judge=self.view.judge,
             expected=ExpectedUpdate.answering(asked.statement, instruction=asked.instruction),
             content=content,
             workers=self.workers,
         )
+        self._check_second(carried, signed, update, now)
         self._check_structure(content, asked)  # 4
         trusted = Message(bare, reply_to=asked.message)
-        return Answer(asked, update, content, trusted, Candidate(asked.signed, signed))
+        return Answer(asked, update, content, trusted, self._candidate(asked, carried))
+
+    def _check_second(
+        self, carried: Carried, signed: SignedStatement, update: VerifiedUpdate, now: datetime
+    ) -> None:
+        ask = self.policy.signatures
+        check_second(
+            second_of(carried.second) if carried.second and ask is Signatures.BOTH else None,
+            ask=ask,
+            payload=signed.envelope.payload,
+            who=update.certificate.spiffe_id,
+            roots=self.second_roots,
+            at=now,
+        )
+
+    def _candidate(self, asked: Asked, carried: Carried) -> Candidate:
+        """What goes to the seal. A second signature that was not asked for is not verified, and left out."""
+        second = carried.second if self.policy.signatures is Signatures.BOTH else b""
+        return Candidate(asked.signed, carried.statement, second)
 
     def _check_structure(self, content: Content, asked: Asked) -> None:
         models: list[StructureSpec] = []

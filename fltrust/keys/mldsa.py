@@ -61,9 +61,14 @@ def save_mldsa(signer: MldsaSigner, path: Path, *, passphrase: bytes | None) -> 
 
 def load_mldsa(path: Path, *, passphrase: bytes | None) -> MldsaSigner:
     """Read a key that `save_mldsa` (or ``openssl genpkey`` of 3.5) wrote; refusals as `fltrust.keys.load`."""
-    key = private_key_from_pem(read_private(path), passphrase=passphrase, where=path)
+    return mldsa_from_pem(read_private(path), passphrase=passphrase, where=path)
+
+
+def mldsa_from_pem(pem: bytes, *, passphrase: bytes | None, where: Path) -> MldsaSigner:
+    """Read the first private key in `pem`, which came from `where`; refusals as `fltrust.keys.load`."""
+    key = private_key_from_pem(pem, passphrase=passphrase, where=where)
     if not isinstance(key, MLDSA65PrivateKey):
-        raise Malformed(f"expected an ML-DSA-65 private key in {path}, found a key of another kind")
+        raise Malformed(f"expected an ML-DSA-65 private key in {where}, found a key of another kind")
     return MldsaSigner(key)
 
 

@@ -10,9 +10,10 @@ algorithms are held to one shape, with no path building and no other algorithm (
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
-from fltrust.errors import CertificateRefused, Malformed, Oversized, Refusal
+from fltrust.errors import CertificateRefused, Conflict, Malformed, Oversized, Refusal
+from fltrust.files import read_bounded
 from fltrust.identity import SpiffeId, TrustDomain
 from fltrust.keys.mldsa import MldsaSigner
 from fltrust.pki.issuing import Entropy, domain_of_ca, new_serial
@@ -159,6 +161,39 @@ def verify_second_chain(
     return _read_leaf(leaf, expect)
 
 
+def second_leaf_of(der: bytes, *, expect: SpiffeId) -> SecondLeaf:
+    """What a certificate of the second chain says, if it has the one shape and names `expect`.
+
+    Nothing of it is verified: for the holder of its key, who must know for whom it signs.
+    """
+    return _read_leaf(_parsed(der), expect)
+
+
+def require_in_force(leaf: SecondLeaf, *, at: datetime) -> None:
+    """Return only if the certificate is valid at `at`, give or take what clocks differ by."""
+    _check_period(leaf.not_before, leaf.not_after, at)
+
+
+def second_roots_of(roots: Iterable[x509.Certificate]) -> Mapping[TrustDomain, x509.Certificate]:
+    """Second roots by trust domain; `CertificateRefused` for what is none, `Conflict` for two of a domain."""
+    found: dict[TrustDomain, x509.Certificate] = {}
+    for root in roots:
+        domain = domain_of_ca(root)
+        _check_ca(root, length=1, domain=domain)
+        if domain in found:
+            raise Conflict(f"expected one second root of {domain}, got two")
+        found[domain] = root
+    return found
+
+
+def read_second_root(path: Path) -> x509.Certificate:
+    """Read a root of the second chain, in PEM; `Malformed` for anything else."""
+    try:
+        return x509.load_pem_x509_certificate(read_bounded(path, limit=2 * MAX_SECOND_CERTIFICATE))
+    except PARSE_ERRORS:
+        raise Malformed(f"expected the second chain's root in PEM in {path}, found something else") from None
+
+
 def _read_leaf(leaf: x509.Certificate, expect: SpiffeId) -> SecondLeaf:
     try:
         extensions = {extension.oid: extension for extension in leaf.extensions}
@@ -210,9 +245,13 @@ def _check_signed(child: x509.Certificate, parent: x509.Certificate) -> None:
 
 
 def _check_time(certificate: x509.Certificate, at: datetime) -> None:
-    if at > certificate.not_valid_after_utc:
+    _check_period(certificate.not_valid_before_utc, certificate.not_valid_after_utc, at)
+
+
+def _check_period(start: datetime, end: datetime, at: datetime) -> None:
+    if at > end:
         raise _refused("expected a second certificate in force, it expired", Refusal.CERTIFICATE_EXPIRED)
-    if at < certificate.not_valid_before_utc - _CLOCK_SKEW:
+    if at < start - _CLOCK_SKEW:
         raise _refused(
             "expected a second certificate in force, it is to come", Refusal.CERTIFICATE_NOT_YET_VALID
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from cryptography import x509
 
 from fltrust.clock import to_rfc3339
 from fltrust.errors import FltrustError
-from fltrust.identity import SpiffeId
+from fltrust.identity import SpiffeId, TrustDomain
 from fltrust.pki.types import TrustBundle, VerifiedCertificate
 from fltrust.revocation.events import EventKind, TrustEvent
 from fltrust.revocation.state import TrustState
@@ -17,6 +19,7 @@ from fltrust.rounds.evidence import CandidateRefused, check_candidate
 from fltrust.rounds.logged import LogEvidence, VerifiedLog
 from fltrust.rounds.types import RoundKey, RoundRecord, RoundStatus
 from fltrust.updates.receipt import SealedRoundStatement
+from fltrust.updates.second import Signatures, check_second, second_of
 from fltrust.updates.signing import MAX_SEALED_SIGNED_BYTES, SignedStatement
 from fltrust.updates.verify import VerifiedReceipt, Verifier, claimed_at
 
@@ -35,6 +38,8 @@ class RoundCheck:
     refused: tuple[tuple[SpiffeId, str], ...] = ()
     tainted: tuple[SpiffeId, ...] = ()
     """Admitted, but revoked later as compromised since before they signed: consider the round spoilt."""
+    second: tuple[SpiffeId, ...] = ()
+    """Admitted, with a second signature (ML-DSA-65) that verified too; looked at where a root is given."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -71,6 +76,7 @@ class ChainReport:
             written.append(
                 f"{where}: {verdict}, entry {check.index}, epoch {check.epoch}, "
                 f"{len(check.admitted)} admitted, {len(check.refused)} refused"
+                + (f", {len(check.second)} signed twice" if check.second else "")
             )
             written.extend(f"  {problem}" for problem in check.problems)
             written.extend(f"  {who} was compromised when it signed" for who in check.tainted)
@@ -99,6 +105,7 @@ class ChainReport:
                     "admitted": [str(who) for who in check.admitted],
                     "refused": {str(who): reason for who, reason in check.refused},
                     "tainted": [str(who) for who in check.tainted],
+                    "second": [str(who) for who in check.second],
                     "problems": list(check.problems),
                 }
                 for check in self.rounds
@@ -122,6 +129,7 @@ def verify_chain(
     log: LogEvidence | None = None,
     events: Iterable[TrustEvent] = (),
     foreign: Sequence[TrustBundle] = (),
+    second_roots: Mapping[TrustDomain, x509.Certificate] | None = None,
 ) -> ChainReport:
     """Verify rounds as anybody can who has the record and the roots; report, never raise for what is in it.
 
@@ -137,6 +145,8 @@ def verify_chain(
     4. Given the trust feed (`events`, from epoch 1): as of the receipt's epoch everybody admitted stood
        well, and the run had been opened.
     5. Given the trust feed, whoever was revoked later, as compromised since before it signed, is tainted.
+    6. Given roots of the second chain (`second_roots`, by trust domain), every update that was admitted has
+       a second signature by its participant, valid when it was signed (`check_second`).
 
     Without `events`, 4 and 5 are left out: revocations are not part of the rounds' own record. Without
     `log`, the rounds' places are taken as said: rounds may have been left out. `foreign` are the roots of
@@ -154,6 +164,8 @@ def verify_chain(
             continue
         sealed.append((check, receipt))
         offers = _check_evidence(record, receipt.statement, check, verifier)  # 3.
+        if second_roots is not None:
+            _check_second(offers, check, second_roots)  # 6.
         if feed:
             _check_standing(receipt.statement, offers, check, feed)  # 4.
             check.tainted = tuple(who for who, offer in offers.items() if _is_tainted(offer, feed))  # 5.
@@ -233,6 +245,28 @@ def _check_evidence(
             check.problems.append(f"{who}: the evidence is of another update than the one admitted")
     check.problems.extend(f"{who}: evidence, but not admitted" for who in offers if who not in named)
     return {who: offer for who, offer in offers.items() if who in named}
+
+
+def _check_second(
+    offers: Mapping[SpiffeId, Offer], check: RoundCheck, roots: Mapping[TrustDomain, x509.Certificate]
+) -> None:
+    signed_twice: list[SpiffeId] = []
+    for who, offer in offers.items():
+        candidate = offer.candidate
+        try:
+            check_second(
+                second_of(candidate.second) if candidate.second else None,
+                ask=Signatures.BOTH,
+                payload=SignedStatement.from_bytes(candidate.update).envelope.payload,
+                who=who,
+                roots=roots,
+                at=offer.signed_at,
+            )
+        except FltrustError as error:
+            check.problems.append(f"{who}: {error.message}")
+        else:
+            signed_twice.append(who)
+    check.second = tuple(signed_twice)
 
 
 def _check_standing(

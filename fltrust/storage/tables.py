@@ -196,6 +196,7 @@ evidence = Table(
     Column("participant", _SPIFFE_ID, nullable=False),
     Column("instruction", LargeBinary, nullable=False),
     Column("update", LargeBinary, nullable=False),
+    Column("second", LargeBinary, nullable=True),
     PrimaryKeyConstraint("run_id", "step", "participant", name="evidence_pkey"),
     ForeignKeyConstraint(["run_id", "step"], ["rounds.run_id", "rounds.step"], name="evidence_round_fkey"),
 )

@@ -22,6 +22,7 @@ from fltrust.agent.participant import ParticipantCore
 from fltrust.artifacts.ports import StepOfRun
 from fltrust.artifacts.signing import SignedModel, sign
 from fltrust.clock import Clock
+from fltrust.enrollment.second import SecondPair
 from fltrust.errors import FltrustError, NotFound
 from fltrust.flower.agents import forget_in_process, register_in_process
 from fltrust.flower.records import save_model
@@ -69,6 +70,7 @@ class LocalParticipant:
             clock=clock,
             host=host,
             home=home,
+            second=self._second,
         )
         self.mischief: Mischief | None = None
         """What this site does to its replies after they were signed; see `fltrust.testing.mischief`."""
@@ -78,6 +80,8 @@ class LocalParticipant:
         """Every instruction that reached this site, as it came."""
         self.sent: list[Message] = []
         """Every reply that left it, before any mischief."""
+        self.second: SecondPair | None = None
+        """What this site signs with a second time (ML-DSA-65), where its aggregator asks for both."""
         self._app = app
         self._journal = journal
         register_in_process(run_id, self.node_id, self.agent)
@@ -106,6 +110,11 @@ class LocalParticipant:
 
     def close(self) -> None:
         self._journal.close()
+
+    def _second(self) -> SecondPair:
+        if self.second is None:
+            raise NotFound(f"expected a second key of {self.spiffe_id}", reason="second-key-missing")
+        return self.second
 
 
 class LocalFederation:

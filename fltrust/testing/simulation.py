@@ -22,7 +22,7 @@ from fltrust.agent.journal import Journal
 from fltrust.agent.participant import ParticipantCore
 from fltrust.agent.ports import AgentIdentity, ReceivedInstruction
 from fltrust.agent.server import AgentServer
-from fltrust.errors import AgentUnavailable, PermissionDenied
+from fltrust.errors import AgentUnavailable, NotFound, PermissionDenied
 from fltrust.flower._private import NodeInfo
 from fltrust.flower.agents import simulation_socket
 from fltrust.flower.grid import TrustedGrid
@@ -90,6 +90,10 @@ class SimulationAgent:
     def sign_update(self, received: ReceivedInstruction, *, reply: Digest, reply_type: str) -> bytes:
         """`ParticipantAgent.sign_update`, by the agent of the node that is named."""
         return self._known(received.node_id).sign_update(received, reply=reply, reply_type=reply_type)
+
+    def sign_second(self, _signed: bytes) -> bytes:
+        """Refused: the nodes of a simulation have no second key."""
+        raise NotFound("expected a second key, simulated nodes have none", reason="second-key-missing")
 
     def __enter__(self) -> SimulationAgent:
         server = AgentServer(self._path, handlers=participant_handlers(self), max_connections=_CONNECTIONS)

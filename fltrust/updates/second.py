@@ -11,7 +11,7 @@ so one form serves for all of them:
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +21,7 @@ from cryptography import x509
 
 from fltrust import strictjson
 from fltrust.errors import Malformed, Refusal, Refused, SignatureInvalid, StatementRefused
-from fltrust.identity import KeyId, SpiffeId
+from fltrust.identity import KeyId, SpiffeId, TrustDomain
 from fltrust.keys.mldsa import SIGNATURE_BYTES, MldsaSigner, key_id_of, verify_mldsa
 from fltrust.pki.second import MAX_SECOND_CERTIFICATE, SecondLeaf, verify_second_chain
 from fltrust.strictbase64 import from_base64, to_base64
@@ -30,6 +30,8 @@ from fltrust.updates.dsse import PAYLOAD_TYPE, pae
 TYPE = "urn:fltrust:second-signature:v1"
 MAX_SECOND = 8 * 2**20
 """Bytes of one second signature, payload and all."""
+MAX_SECOND_OF_UPDATE = 128 * 1024
+"""Bytes of an update's: its payload is small."""
 
 
 class Signatures(StrEnum):
@@ -113,11 +115,7 @@ def require_second(
     3. The signature is the leaf key's over that payload, else `SignatureInvalid`.
     """
     # 1.
-    if not hmac.compare_digest(second.payload, payload):
-        raise StatementRefused(
-            f"expected the second signature of {who} over the same payload, it is over another",
-            reason=Refusal.DIGEST_MISMATCH,
-        )
+    require_same_payload(second, payload, who=who)
     # 2.
     leaf = verify_second_chain(second.chain_der, root=root, at=at, expect=who)
     # 3.
@@ -127,13 +125,27 @@ def require_second(
     return leaf
 
 
+def require_same_payload(second: SecondSignature, payload: bytes, *, who: SpiffeId) -> None:
+    """Return only if the second signature is over `payload`, byte for byte; else ``digest-mismatch``."""
+    if not hmac.compare_digest(second.payload, payload):
+        raise StatementRefused(
+            f"expected the second signature of {who} over the same payload, it is over another",
+            reason=Refusal.DIGEST_MISMATCH,
+        )
+
+
+def second_of(data: bytes) -> SecondSignature:
+    """Read an update's second signature: `SecondSignature.from_json`, within an update's bound."""
+    return SecondSignature.from_json(data, limit=MAX_SECOND_OF_UPDATE)
+
+
 def check_second(
     second: SecondSignature | None,
     *,
     ask: Signatures,
     payload: bytes,
     who: SpiffeId,
-    root: x509.Certificate | None,
+    roots: Mapping[TrustDomain, x509.Certificate],
     at: datetime,
 ) -> SecondLeaf | None:
     """Hold a statement whose first signature was verified against what is asked for beside it.
@@ -141,8 +153,8 @@ def check_second(
     `payload` is what the first signature is over, and `who` the identity that it was verified to be by.
 
     1. Where only the first is asked for, that is all: None, whatever came.
-    2. A second one must have come (``second-signature-missing``), and there must be a root to verify it
-       under (``second-root-missing``): nothing makes two signatures into one.
+    2. A second one must have come (``second-signature-missing``), and `roots` must hold one of that
+       identity's trust domain to verify it under (``second-root-missing``): nothing makes two into one.
     3. It verifies (`require_second`).
     """
     # 1.
@@ -155,6 +167,7 @@ def check_second(
             reason="second-signature-missing",
             hint="the policy asks for both; the signer must sign with both keys",
         )
+    root = roots.get(who.domain)
     if root is None:
         raise Refused(
             f"expected a root to verify the second signature of {who} under, have none",

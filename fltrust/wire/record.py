@@ -7,11 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from cryptography import x509
 from google.protobuf import json_format
 
 from fltrust.errors import CertificateRefused, Malformed, NotFound, Oversized
 from fltrust.identity import Digest, Epoch, RunId
 from fltrust.pki.bundle import pin_bundle
+from fltrust.pki.second import second_roots_of
 from fltrust.pki.types import TrustBundle
 from fltrust.revocation.events import TrustEvent
 from fltrust.revocation.ports import TrustFeed
@@ -119,7 +121,9 @@ def read_record(data: bytes) -> WrittenRecord:
     )
 
 
-def verify_record(data: bytes, run_id: RunId, *, roots: Collection[Digest]) -> ChainReport:
+def verify_record(
+    data: bytes, run_id: RunId, *, roots: Collection[Digest], second_roots: Collection[x509.Certificate] = ()
+) -> ChainReport:
     """Verify a record with nothing trusted but the fingerprints of the roots: one, or two where the trust
     domain changed its root in between.
 
@@ -127,7 +131,7 @@ def verify_record(data: bytes, run_id: RunId, *, roots: Collection[Digest]) -> C
     2. One of its roots at least has such a fingerprint; those that have none are dropped. So are those of
        foreign domains whose participants took part, where nobody vouches for them: what they sent does not
        verify then.
-    3. Steps 1 to 5 of `fltrust.rounds.chain.verify_chain`.
+    3. Steps 1 to 5 of `fltrust.rounds.chain.verify_chain`; with `second_roots`, step 6 as well.
 
     The trust feed in a record is what the coordinator told the exporter: it is checked against the
     receipts' epochs, but not signed by itself. The log's key is the one that the receipts name.
@@ -146,7 +150,14 @@ def verify_record(data: bytes, run_id: RunId, *, roots: Collection[Digest]) -> C
     for bundle in record.foreign:
         with suppress(CertificateRefused):
             foreign.append(pin_bundle(bundle, *roots))
-    return verify_chain(record.rounds, trusted, log=record.log, events=record.events, foreign=foreign)  # 3
+    return verify_chain(  # 3
+        record.rounds,
+        trusted,
+        log=record.log,
+        events=record.events,
+        foreign=foreign,
+        second_roots=second_roots_of(second_roots) if second_roots else None,
+    )
 
 
 def _feed_so_far(archive: TrustFeed) -> Iterator[TrustEvent]:

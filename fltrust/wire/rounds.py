@@ -12,6 +12,7 @@ from fltrust.tlog.merkle import MAX_PROOF
 from fltrust.tlog.note import MAX_NOTE
 from fltrust.updates.intoto import Phase
 from fltrust.updates.receipt import MAX_COHORT
+from fltrust.updates.second import MAX_SECOND_OF_UPDATE
 from fltrust.updates.signing import MAX_SEALED_SIGNED_BYTES, MAX_SIGNED_BYTES
 from fltrust.wire.pb import rounds_pb2 as pb
 from fltrust.wire.values import (
@@ -101,13 +102,14 @@ def opened_from_pb(message: pb.OpenRoundResponse) -> Opened:
 
 
 def candidate_to_pb(candidate: Candidate) -> pb.Candidate:
-    return pb.Candidate(instruction=candidate.instruction, update=candidate.update)
+    return pb.Candidate(instruction=candidate.instruction, update=candidate.update, second=candidate.second)
 
 
 def candidate_from_pb(message: pb.Candidate) -> Candidate:
     return Candidate(
         instruction=bounded(message.instruction, limit=MAX_SIGNED_BYTES, what="a signed instruction"),
         update=bounded(message.update, limit=MAX_SIGNED_BYTES, what="a signed update"),
+        second=bounded_or_none(message.second, limit=MAX_SECOND_OF_UPDATE, what="a second signature") or b"",
     )
 
 

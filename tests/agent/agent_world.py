@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from fltrust.agent.participant import ParticipantCore
 from fltrust.agent.ports import InstructionDraft, ReceivedInstruction
 from fltrust.agent.state import AgentRecord, AgentState, StateDraft
 from fltrust.enrollment.challenge import check_node_key_proof
+from fltrust.enrollment.second import SecondPair
 from fltrust.enrollment.types import EnrollRequest, Issued, JoinToken
 from fltrust.errors import CoordinatorUnavailable, Malformed, TokenRefused
 from fltrust.identity import Digest, Epoch, KeyId, NodeId, Role, RunId, Serial, SpiffeId, TrustDomain
@@ -120,7 +121,11 @@ class World:
         return self.node_keys[who].key_id
 
     def participant(
-        self, store: CredentialStore, journal: Journal | None = None, patience: float = 0.0
+        self,
+        store: CredentialStore,
+        journal: Journal | None = None,
+        patience: float = 0.0,
+        second: Callable[[], SecondPair] | None = None,
     ) -> ParticipantCore:
         return ParticipantCore(
             store,
@@ -129,6 +134,7 @@ class World:
             journal=journal or Journal(None),
             clock=self.clock,
             patience=patience,
+            second=second,
         )
 
     def aggregator(self, store: CredentialStore) -> AggregatorCore:

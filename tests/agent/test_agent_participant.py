@@ -7,15 +7,27 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from agent_world import DOMAIN, MAIN, NODE, OTHER, RUN, SITE, Scene, content, model, scene
+from agent_world import DOMAIN, MAIN, NODE, OTHER, RUN, SITE, START, Scene, content, model, scene
+from second_world import DAY, SecondChain
 
 from fltrust.agent.ports import ReceivedInstruction
-from fltrust.errors import FltrustError, Refusal, Revoked, StaleView, StatementRefused
+from fltrust.enrollment.second import SecondPair
+from fltrust.errors import (
+    CertificateRefused,
+    FltrustError,
+    NotFound,
+    Refusal,
+    Revoked,
+    StaleView,
+    StatementRefused,
+)
 from fltrust.identity import NodeId, Role, RunId, SpiffeId
 from fltrust.keys import generate
+from fltrust.pki.second import second_roots_of
 from fltrust.revocation import EventKind
 from fltrust.revocation.view import ReachMode, ReachPolicy
 from fltrust.updates.dsse import Envelope
+from fltrust.updates.second import Signatures, check_second, second_of
 from fltrust.updates.signing import SignedStatement
 from fltrust.updates.statement import Phase
 from fltrust.updates.verify import ExpectedUpdate, Verifier
@@ -281,3 +293,74 @@ def test_the_identity_of_a_participant_names_its_node_key(here: Scene) -> None:
     assert (identity.spiffe_id, identity.node_key) == (SITE, here.world.node_key())
     assert here.aggregator.identity().node_key is None
     assert here.world.draft().node_id == NODE
+
+
+# --- a second signature
+
+
+@pytest.fixture(scope="module")
+def chain() -> SecondChain:
+    return SecondChain(DOMAIN, now=START)
+
+
+def give_second(here: Scene, pair: SecondPair) -> None:
+    here.participant = here.world.participant(here.site, second=lambda: pair)
+
+
+def test_an_answer_is_signed_a_second_time_over_the_same_statement(here: Scene, chain: SecondChain) -> None:
+    give_second(here, chain.pair(SITE))
+    signed = here.participant.sign_update(here.instruction(), reply=content(9), reply_type="train")
+    leaf = check_second(
+        second_of(here.participant.sign_second(signed)),
+        ask=Signatures.BOTH,
+        payload=SignedStatement.from_bytes(signed).envelope.payload,
+        who=SITE,
+        roots=second_roots_of([chain.root]),
+        at=here.world.clock.now(),
+    )
+    assert leaf is not None
+
+
+def test_nothing_is_signed_a_second_time_that_was_not_signed_once(here: Scene, chain: SecondChain) -> None:
+    """Neither another participant's answer, nor an instruction, nor an answer with another signature."""
+    give_second(here, chain.pair(SITE))
+    received = here.instruction()
+    signed = here.participant.sign_update(received, reply=content(9), reply_type="train")
+    stranger = scene()
+    theirs = stranger.participant.sign_update(stranger.instruction(), reply=content(9), reply_type="train")
+    mine = SignedStatement.from_bytes(signed)
+    resigned = Envelope.sign(mine.envelope.payload, signer=here.site.current.signer)
+    again = SignedStatement(resigned.to_json(), mine.chain_der).to_bytes()
+    for other in (theirs, received.signed, again):
+        with pytest.raises(StatementRefused) as refused:
+            here.participant.sign_second(other)
+        assert refused.value.reason == "unknown-answer"
+    assert here.participant.refusals["unknown-answer"] == 3
+
+
+def test_without_a_second_key_it_says_so(here: Scene) -> None:
+    signed = here.participant.sign_update(here.instruction(), reply=content(9), reply_type="train")
+    with pytest.raises(NotFound) as refused:
+        here.participant.sign_second(signed)
+    assert refused.value.reason == "second-key-missing"
+
+
+def test_a_second_certificate_that_ran_out_signs_nothing(here: Scene, chain: SecondChain) -> None:
+    give_second(here, chain.pair(SITE, life=DAY / 24))
+    signed = here.participant.sign_update(here.instruction(), reply=content(9), reply_type="train")
+    here.world.clock.advance(DAY / 12)
+    here.world.beat()
+    with pytest.raises(CertificateRefused) as refused:
+        here.participant.sign_second(signed)
+    assert refused.value.reason == "certificate-expired"
+
+
+def test_who_is_revoked_signs_nothing_a_second_time_either(here: Scene, chain: SecondChain) -> None:
+    give_second(here, chain.pair(SITE))
+    signed = here.participant.sign_update(here.instruction(), reply=content(9), reply_type="train")
+    here.world.revoke(SITE)
+    with pytest.raises(Revoked):
+        here.participant.sign_second(signed)
+    here.participant.halt(Revoked("revoked"))
+    with pytest.raises(Revoked):
+        here.participant.sign_second(signed)

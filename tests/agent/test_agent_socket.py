@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from agent_world import MAIN, NODE, OTHER, RUN, SITE, NoRounds, Scene, content, scene, take
+from agent_world import DOMAIN, MAIN, NODE, OTHER, RUN, SITE, START, NoRounds, Scene, content, scene, take
 from cryptography.hazmat.primitives import serialization
+from second_world import SecondChain
 
 from fltrust.agent.client import SOCKET_VARIABLE, AgentClient
 from fltrust.agent.handlers import aggregator_handlers, participant_handlers
@@ -26,6 +27,7 @@ from fltrust.errors import (
     Conflict,
     LimitExceeded,
     Malformed,
+    NotFound,
     Oversized,
     PermissionDenied,
     Refusal,
@@ -38,6 +40,8 @@ from fltrust.identity import Digest, Epoch, RunId
 from fltrust.revocation import EventKind, FeedHeartbeat, FeedItem, TrustEvent
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey
+from fltrust.updates.second import second_of
+from fltrust.updates.signing import SignedStatement
 from fltrust.updates.statement import Phase
 from fltrust.wire.framing import MAX_FRAME, receive
 from fltrust.wire.pb import agent_pb2 as pb
@@ -89,6 +93,28 @@ def test_a_participants_app_checks_and_signs_over_the_socket(here: Scene, site: 
     client.check_instruction(received)
     signed = client.sign_update(received, reply=content(9), reply_type="train")
     assert here.participant.sign_update(received, reply=content(9), reply_type="train") == signed
+
+
+def test_a_second_signature_comes_over_the_socket_and_a_missing_key_as_its_refusal(
+    here: Scene, tmp_path: Path
+) -> None:
+    pair = SecondChain(DOMAIN, now=START).pair(SITE)
+    for name, second in (("with", lambda: pair), ("without", None)):
+        core = here.world.participant(here.site, second=second)
+        server = AgentServer(tmp_path / name / "agent.sock", handlers=participant_handlers(core))
+        server.start()
+        try:
+            client = AgentClient(server.path)
+            signed = client.sign_update(here.instruction(), reply=content(9), reply_type="train")
+            if second is None:
+                with pytest.raises(NotFound) as refused:
+                    client.sign_second(signed)
+                assert refused.value.reason == "second-key-missing"
+            else:
+                payload = SignedStatement.from_bytes(signed).envelope.payload
+                assert second_of(client.sign_second(signed)).payload == payload
+        finally:
+            server.stop()
 
 
 def test_a_refusal_arrives_with_its_class_reason_and_hint(here: Scene, site: AgentServer) -> None:

@@ -16,6 +16,7 @@ from fltrust.artifacts.ports import EntryKind
 from fltrust.artifacts.provenance import Provenance
 from fltrust.artifacts.recipe import VerifiedModel, verify
 from fltrust.artifacts.signing import SignedModel, sign
+from fltrust.clock import Clock
 from fltrust.identity import Digest, Role, SpiffeId
 from fltrust.testing.desk import DOMAIN, ScratchDesk
 
@@ -38,10 +39,17 @@ class SignedWorld:
     model: Path
 
     @classmethod
-    def make(cls, folder: Path, *, name: str = "m.safetensors", data: bytes | None = None) -> SignedWorld:
+    def make(
+        cls,
+        folder: Path,
+        *,
+        name: str = "m.safetensors",
+        data: bytes | None = None,
+        clock: Clock | None = None,
+    ) -> SignedWorld:
         model = folder / name
         model.write_bytes(safetensors() if data is None else data)
-        return cls(folder, ScratchDesk(), model)
+        return cls(folder, ScratchDesk(clock=clock), model)
 
     @property
     def tensors(self) -> Digest:

@@ -8,15 +8,22 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from signed_world import RELEASE, SignedWorld, safetensors
 
 from fltrust.artifacts.second import second_path, sign_second, verify_second
+from fltrust.clock import SystemClock
+from fltrust.enrollment.state import AgentRecord, StateDraft
 from fltrust.errors import CertificateRefused, EvidenceMissing, FltrustError
 from fltrust.identity import SpiffeId
 from fltrust.keys.mldsa import generate_mldsa
-from fltrust.pki.second import SecondAuthority, create_second_issuing, create_second_root
+from fltrust.pki import root_fingerprint
+from fltrust.pki.second import (
+    SecondAuthority,
+    create_second_issuing,
+    create_second_root,
+    read_second_root,
+)
+from fltrust.testing import ScratchCa, scratch_identity
 
 WHO = SpiffeId.parse(RELEASE)
 
@@ -87,36 +94,58 @@ def test_a_second_signature_of_somebody_else_than_the_first_signer_is_refused(wo
     assert refused.value.reason == "unknown-identity"
 
 
-def test_the_commands_make_a_root_and_a_key_that_verify(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("correct horse")
-    secret.chmod(0o600)
-    fltrust = [sys.executable, "-m", "fltrust.cli.main"]
-    if subprocess.run([*fltrust, "--version"], capture_output=True, check=False).stdout == b"":
-        fltrust = [str(Path(sys.executable).with_name("fltrust"))]
-    chain = ["--folder", str(tmp_path / "chain"), "--passphrase-file", str(secret)]
-    for command in (
-        ["second", "init", "--trust-domain", "hospitals.example", *chain],
-        [
-            "second",
-            "issue",
-            "spiffe://hospitals.example/signer/release",
-            "--out",
-            str(tmp_path / "k"),
-            *chain,
-        ],
-    ):
-        done = subprocess.run([*fltrust, *command], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    again = subprocess.run(
-        [*fltrust, "second", "init", "--trust-domain", "hospitals.example", *chain],
-        capture_output=True,
-        check=False,
-    )
-    assert again.returncode != 0
-    root = x509.load_pem_x509_certificate((tmp_path / "chain" / "root.pem").read_bytes())
-    leaf, issuing = x509.load_pem_x509_certificates((tmp_path / "k" / "second.pem").read_bytes())
-    issuing.verify_directly_issued_by(root)
-    leaf.verify_directly_issued_by(issuing)
+class Commands:
+    """`fltrust` as an operator types it, in a folder with the state of the release signer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        secret = folder / "secret"
+        secret.write_text("correct horse")
+        secret.chmod(0o600)
+        self.chain = ["--folder", str(folder / "chain"), "--passphrase-file", str(secret)]
+        found = scratch_identity(WHO.name, WHO.role, ca=ScratchCa.make(WHO.domain)).credentials
+        self.first_root = str(root_fingerprint(found.bundle.roots[0]))
+        self.state = folder / "state"
+        record = AgentRecord(WHO, "127.0.0.1:1", "127.0.0.1:2", None)
+        with StateDraft(folder) as draft:
+            draft.finish(
+                self.state,
+                record,
+                signer=found.signer,
+                chain=found.certificate.chain,
+                bundle=found.bundle,
+                passphrase=None,
+                replace=False,
+            )
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        program = str(Path(sys.executable).with_name("fltrust"))
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, check=False, cwd=self.folder
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def second(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run("second", *arguments, check=check)
+
+
+def test_the_commands_lead_from_nothing_to_a_model_signed_twice(tmp_path: Path) -> None:
+    commands = Commands(tmp_path)
+    state, root = ("--state", str(commands.state)), ("--root", "chain/root.pem")
+    commands.second("init", "--trust-domain", str(WHO.domain), *commands.chain)
+    assert commands.second("init", "--trust-domain", str(WHO.domain), *commands.chain, check=False).returncode
     assert b"ENCRYPTED" in (tmp_path / "chain" / "root.key").read_bytes()
-    assert len(leaf.public_bytes(Encoding.DER)) < 16_384
+    commands.second("request", "--out", "request.json", *state)
+    issue = ("issue", "request.json", "--out", "second.pem", *commands.chain, "--root")
+    assert "root" in commands.second(*issue, "sha256:" + "00" * 32, check=False).stderr
+    assert not (tmp_path / "second.pem").exists()
+    commands.second(*issue, commands.first_root)
+    assert str(WHO) in commands.second("install", "second.pem", *root, *state).stderr
+    handed_over = [tmp_path / name for name in ("request.json", "second.pem", "chain/root.pem")]
+    assert not any(b"PRIVATE KEY" in path.read_bytes() for path in handed_over)
+    world = SignedWorld.make(tmp_path, clock=SystemClock())
+    world.sign()
+    commands.second("sign", str(world.model), *root, *state)
+    leaf = verify_second(world.verify(), root=read_second_root(tmp_path / "chain" / "root.pem"))
+    assert leaf.spiffe_id == WHO

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from authority_world import RUN, Exchange, Member, World, admitted, reasons, receipt_of
+from second_world import SecondChain
 
 from fltrust.errors import Conflict, FltrustError, Malformed, NotFound, Oversized, PermissionDenied, Revoked
 from fltrust.identity import Digest, Epoch, NodeId, Role, RunId, SpiffeId
@@ -15,7 +16,8 @@ from fltrust.rounds.chain import verify_chain
 from fltrust.rounds.types import Candidate, RoundStatus
 from fltrust.storage import CommitStep
 from fltrust.tlog.merkle import tree_head
-from fltrust.updates import Phase
+from fltrust.updates import Phase, SignedStatement
+from fltrust.updates.second import SecondSignature
 
 
 @pytest.fixture
@@ -270,6 +272,27 @@ def test_an_update_signed_by_another_participant_or_replayed_from_another_step_i
     second.open(a, b)
     replayed = Candidate(second.answer(a).instruction, old.update)
     assert reasons(second.seal(replayed)) == {"site-a": "wrong-round"}
+
+
+def test_a_second_signature_is_kept_with_the_evidence_and_one_over_something_else_is_refused(
+    world: World, aggregator: Member, sites: tuple[Member, ...]
+) -> None:
+    """The coordinator has no root for it: it keeps what the aggregator verified, and nothing else."""
+    a, b, c = sites
+    exchange = Exchange(world, aggregator)
+    exchange.open(a, b, c)
+    pair = SecondChain(a.spiffe_id.domain, now=world.clock.now()).pair(a.spiffe_id)
+
+    def twice(payload: bytes) -> bytes:
+        return SecondSignature.sign(payload, signer=pair.signer, chain=pair.chain_der).to_json()
+
+    good, other, junk = exchange.answer(a), exchange.answer(b), exchange.answer(c)
+    good = replace(good, second=twice(SignedStatement.from_bytes(good.update).envelope.payload))
+    other = replace(other, second=good.second)
+    receipt = exchange.seal(good, other, replace(junk, second=b"junk"))
+    assert admitted(receipt) == {"site-a"}
+    assert reasons(receipt) == {"site-b": "digest-mismatch", "site-c": "malformed"}
+    assert world.op.get_round(RUN, 1).evidence == (good,)
 
 
 def test_a_candidate_that_cannot_be_laid_at_anybodys_door_is_counted_and_ends_nothing(

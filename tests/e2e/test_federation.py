@@ -16,6 +16,8 @@ import pytest
 from examples.demo.tail import Tail, short
 from examples.lab import Lab, Run
 from examples.lab.processes import wait_for
+from fltrust.agent.state import AgentState
+from fltrust.pki import root_fingerprint
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -43,6 +45,25 @@ class Federation:
     def run(self, app: str = "tiny", **config: Any) -> Run:
         name = f"run-{time.monotonic_ns()}"
         return self.lab.run(APPS / app, name=name, config={"report": str(self.report), **config})
+
+    def give_second_keys(self, *sites: str) -> Path:
+        """As operators would, with the sites' agents running; returns the second chain's root."""
+        folder, lab = self.lab.folder / "second", self.lab
+        secret = self.lab.folder / "second-secret"
+        secret.write_text("correct horse")
+        secret.chmod(0o600)
+        chain = ("--folder", str(folder), "--passphrase-file", str(secret))
+        lab.fltrust("second", "init", "--trust-domain", lab.domain, *chain)
+        root = folder / "root.pem"
+        for site in sites:
+            state = ("--state", str(lab.state(site)))
+            request, certificate = lab.folder / f"{site}.json", lab.folder / f"{site}.pem"
+            first_root = str(root_fingerprint(AgentState.open(lab.state(site)).load_bundle().roots[0]))
+            lab.fltrust("second", "request", "--out", str(request), *state)
+            issue = ("second", "issue", str(request), "--out", str(certificate))
+            lab.fltrust(*issue, "--root", first_root, *chain)
+            lab.fltrust("second", "install", str(certificate), "--root", str(root), *state)
+        return root
 
     def means(self) -> dict[str, float]:
         """The model's mean after each round: it grows by one in every round that learnt."""
@@ -73,8 +94,11 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
 
 
 def test_two_sites_train_and_evaluate_and_the_record_verifies_anywhere(federation: Federation) -> None:
+    """Signed twice, with second keys that their running agents were given."""
     federation.start({"site-a": "partition-id=0", "site-b": "partition-id=1"})
-    run = federation.run(**{"fraction-evaluate": 1.0})
+    second_root = federation.give_second_keys("site-a", "site-b")
+    both = {"fltrust-signatures": "both", "fltrust-second-root": str(second_root)}
+    run = federation.run(**{"fraction-evaluate": 1.0, **both})
     log = run.wait(120)
     assert federation.means() == {"0": 0.0, "1": 1.0, "2": 2.0}, log[-3000:]
     rows = federation.lab.fltrust_json("rounds", "show", run.run_id)
@@ -94,6 +118,8 @@ def test_two_sites_train_and_evaluate_and_the_record_verifies_anywhere(federatio
     federation.lab.coordinator.stop()
     offline = ("rounds", "verify", run.run_id, "--record", str(record), "--root")
     assert "verified" in federation.lab.fltrust(*offline, root.group()).stdout
+    twice = federation.lab.fltrust(*offline, root.group(), "--second-root", str(second_root)).stdout
+    assert twice.count("2 signed twice") == 4
     assert federation.lab.fltrust(*offline, "sha256:" + "00" * 32, check=False).returncode == 3
 
 

@@ -75,9 +75,9 @@ def test_a_trusted_instruction_is_answered_and_the_answer_is_signed(federation: 
     train(federation)
     for participant in federation.participants:
         (reply,) = participant.sent
-        _, signed = detach(reply.content)
-        assert signed is not None
-        statement = unverified_statement(SignedStatement.from_bytes(signed))
+        _, carried = detach(reply.content)
+        assert carried is not None
+        statement = unverified_statement(SignedStatement.from_bytes(carried.statement))
         assert isinstance(statement, UpdateStatement)
         assert statement.participant == participant.spiffe_id
         assert int(statement.node_id) == participant.node_id

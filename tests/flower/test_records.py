@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fltrust.errors import Malformed, Oversized
-from fltrust.flower.records import RESERVED, attach, detach, to_content
+from fltrust.flower.records import RESERVED, Carried, attach, detach, to_content
 from fltrust.updates import MAX_SIGNED_BYTES, RecordKind, content_digest
+from fltrust.updates.second import MAX_SECOND_OF_UPDATE
 
 
 def _records() -> RecordDict:
@@ -50,8 +51,8 @@ def test_attaching_copies_no_tensor_and_leaves_the_message_as_it_was() -> None:
 
 def test_what_was_attached_is_detached_and_the_content_is_the_same() -> None:
     records = _records()
-    bare, signed = detach(attach(records, b"signed"))
-    assert signed == b"signed"
+    bare, carried = detach(attach(records, b"signed"))
+    assert carried == Carried(b"signed")
     assert content_digest(to_content(bare)) == content_digest(to_content(records))
     assert detach(records)[1] is None
 
@@ -63,6 +64,11 @@ def test_what_was_attached_is_detached_and_the_content_is_the_same() -> None:
         ConfigRecord({}),
         ConfigRecord({"statement": "text"}),
         ConfigRecord({"statement": b"x", "more": 1}),
+        ConfigRecord({"second": b"x"}),
+        ConfigRecord({"statement": b"x", "second": "text"}),
+        ConfigRecord({"statement": b"x", "signatures": "either"}),
+        ConfigRecord({"statement": b"x", "signatures": True}),
+        ConfigRecord({"statement": b"x", "signatures": ["both"]}),
     ],
 )
 def test_something_else_under_the_reserved_name_is_refused(record: Any) -> None:
@@ -73,6 +79,15 @@ def test_something_else_under_the_reserved_name_is_refused(record: Any) -> None:
 def test_a_statement_larger_than_any_can_be_is_refused() -> None:
     with pytest.raises(Oversized):
         detach(attach(RecordDict(), bytes(MAX_SIGNED_BYTES + 1)))
+    with pytest.raises(Oversized):
+        detach(attach(RecordDict(), b"signed", second=bytes(MAX_SECOND_OF_UPDATE + 1)))
+
+
+def test_what_goes_with_a_second_signature_is_carried_in_the_same_record() -> None:
+    asking, answer = attach(_records(), b"s", asks_second=True), attach(_records(), b"s", second=b"twice")
+    assert detach(asking)[1] == Carried(b"s", asks_second=True)
+    assert detach(answer)[1] == Carried(b"s", second=b"twice")
+    assert set(attach(_records(), b"s")[RESERVED]) == {"statement"}  # as ever, where nobody asks
 
 
 def test_an_app_cannot_use_the_reserved_name() -> None:

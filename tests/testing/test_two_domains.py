@@ -180,9 +180,9 @@ def _resigned(message: Message, by: object, federation: LocalFederation) -> obje
     from fltrust.updates import content_digest, model_digest, sign_statement, unverified_statement
 
     assert isinstance(by, ScratchIdentity)
-    bare, signed = detach(message.content)
-    assert signed is not None
-    said = unverified_statement(SignedStatement.from_bytes(signed))
+    bare, carried = detach(message.content)
+    assert carried is not None
+    said = unverified_statement(SignedStatement.from_bytes(carried.statement))
     pair = by.credentials
     statement = replace(  # type: ignore[type-var]
         said,

@@ -11,7 +11,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fltrust.errors import CertificateRefused, FltrustError, Malformed, Oversized, Refused, StatementRefused
+from fltrust.errors import (
+    CertificateRefused,
+    Conflict,
+    FltrustError,
+    Malformed,
+    Oversized,
+    Refused,
+    StatementRefused,
+)
 from fltrust.identity import Role, SpiffeId
 from fltrust.keys import generate
 from fltrust.keys.mldsa import MldsaSigner, generate_mldsa, load_mldsa, save_mldsa
@@ -20,6 +28,7 @@ from fltrust.pki.second import (
     SecondAuthority,
     create_second_issuing,
     create_second_root,
+    second_roots_of,
     verify_second_chain,
 )
 from fltrust.updates.dsse import Envelope
@@ -61,7 +70,7 @@ def check(
     at: datetime = NOW,
     ask: Signatures = Signatures.BOTH,
 ) -> object:
-    return check_second(second, ask=ask, payload=payload, who=who, root=world.root, at=at)
+    return check_second(second, ask=ask, payload=payload, who=who, roots=second_roots_of([world.root]), at=at)
 
 
 def test_both_signatures_over_one_payload_are_what_both_asks_for(world: World) -> None:
@@ -91,7 +100,7 @@ def test_a_second_signature_that_is_missing_is_refused(world: World) -> None:
 
 def test_without_a_root_to_verify_it_under_it_is_refused(world: World) -> None:
     with pytest.raises(Refused) as refused:
-        check_second(world.sign(), ask=Signatures.BOTH, payload=PAYLOAD, who=SITE, root=None, at=NOW)
+        check_second(world.sign(), ask=Signatures.BOTH, payload=PAYLOAD, who=SITE, roots={}, at=NOW)
     assert refused.value.reason == "second-root-missing"
 
 
@@ -135,9 +144,23 @@ def test_a_chain_of_another_root_is_refused(world: World) -> None:
 
 def test_a_root_of_another_domain_is_refused() -> None:
     foreign = World("elsewhere.example")
-    with pytest.raises(CertificateRefused) as refused:
+    with pytest.raises(Refused) as refused:
         check(foreign.sign(), foreign)
-    assert refused.value.reason == "wrong-domain"
+    assert refused.value.reason == "second-root-missing"
+    roots = {SITE.domain: foreign.root}
+    with pytest.raises(CertificateRefused) as under:  # also where it is said to be this domain's
+        check_second(foreign.sign(), ask=Signatures.BOTH, payload=PAYLOAD, who=SITE, roots=roots, at=NOW)
+    assert under.value.reason == "wrong-domain"
+
+
+def test_roots_are_sorted_by_domain_and_none_stands_for_two(world: World) -> None:
+    foreign = World("elsewhere.example")
+    assert list(second_roots_of([world.root, foreign.root])) == ["hospitals.example", "elsewhere.example"]
+    with pytest.raises(Conflict):
+        second_roots_of([world.root, World().root])
+    issuing = x509.load_der_x509_certificate(world.chain[1])
+    with pytest.raises(CertificateRefused):  # a CA, and no root
+        second_roots_of([issuing])
 
 
 @pytest.mark.parametrize(

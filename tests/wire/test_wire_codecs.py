@@ -114,6 +114,7 @@ REQUEST = EnrollRequest(JoinTokenEvidence(b"s" * 32), b"csr", b"node", b"proof")
         (ROUND, rounds.key_to_pb, rounds.key_from_pb),
         (MEMBER, rounds.member_to_pb, rounds.member_from_pb),
         (Candidate(b"i", b"u"), rounds.candidate_to_pb, rounds.candidate_from_pb),
+        (Candidate(b"i", b"u", b"second"), rounds.candidate_to_pb, rounds.candidate_from_pb),
         (Opened(Epoch(3), ((SITE, "revoked"),)), rounds.opened_to_pb, rounds.opened_from_pb),
         (RECORD, rounds.record_to_pb, rounds.record_from_pb),
         (
@@ -266,6 +267,10 @@ def test_what_must_be_there_and_is_not_is_malformed(
         ),
         (rounds.candidate_from_pb, lambda: rounds_pb2.Candidate(instruction=b"i" * 200_000, update=b"u")),
         (
+            rounds.candidate_from_pb,
+            lambda: rounds_pb2.Candidate(instruction=b"i", update=b"u", second=b"s" * 200_000),
+        ),
+        (
             rounds.open_request_from_pb,
             lambda: rounds_pb2.OpenRoundRequest(
                 key=rounds.key_to_pb(ROUND), cohort=[rounds.member_to_pb(MEMBER)] * 10_001
@@ -327,7 +332,8 @@ def test_a_seal_in_many_messages_is_one_seal() -> None:
 
 
 def test_candidates_of_the_largest_size_fit_one_message_each() -> None:
-    largest = Candidate(b"i" * rounds.MAX_SIGNED_BYTES, b"u" * rounds.MAX_SIGNED_BYTES)
+    most = rounds.MAX_SIGNED_BYTES
+    largest = Candidate(b"i" * most, b"u" * most, b"s" * rounds.MAX_SECOND_OF_UPDATE)
     chunks = list(rounds.seal_chunks(ROUND, (largest,) * 9, ()))
     assert all(chunk.ByteSize() <= MAX_MESSAGE for chunk in chunks)
     parts = rounds.SealParts()

@@ -27,7 +27,7 @@ from fltrust.wire.pb import rounds_pb2 as fltrust_dot_v1_dot_rounds__pb2
 from fltrust.wire.pb import trust_pb2 as fltrust_dot_v1_dot_trust__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66ltrust/v1/agent.proto\x12\nfltrust.v1\x1a\x1b\x66ltrust/v1/enrollment.proto\x1a\x17\x66ltrust/v1/rounds.proto\x1a\x16\x66ltrust/v1/trust.proto\"\x8a\x04\n\x0c\x41gentRequest\x12/\n\x08identity\x18\x01 \x01(\x0b\x32\x1b.fltrust.v1.IdentityRequestH\x00\x12@\n\x11\x63heck_instruction\x18\x02 \x01(\x0b\x32#.fltrust.v1.CheckInstructionRequestH\x00\x12\x34\n\x0bsign_update\x18\x03 \x01(\x0b\x32\x1d.fltrust.v1.SignUpdateRequestH\x00\x12@\n\x11sign_instructions\x18\x04 \x01(\x0b\x32#.fltrust.v1.SignInstructionsRequestH\x00\x12\x32\n\nopen_round\x18\x05 \x01(\x0b\x32\x1c.fltrust.v1.OpenRoundRequestH\x00\x12\x32\n\nseal_round\x18\x06 \x01(\x0b\x32\x1c.fltrust.v1.SealRoundRequestH\x00\x12\x30\n\tclose_run\x18\x07 \x01(\x0b\x32\x1b.fltrust.v1.CloseRunRequestH\x00\x12*\n\x06\x66ollow\x18\x08 \x01(\x0b\x32\x18.fltrust.v1.WatchRequestH\x00\x12>\n\x10record_aggregate\x18\t \x01(\x0b\x32\".fltrust.v1.RecordAggregateRequestH\x00\x42\t\n\x07request\"\xbe\x04\n\rAgentResponse\x12\'\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x16.fltrust.v1.AgentErrorH\x00\x12\x30\n\x08identity\x18\x02 \x01(\x0b\x32\x1c.fltrust.v1.IdentityResponseH\x00\x12\x41\n\x11\x63heck_instruction\x18\x03 \x01(\x0b\x32$.fltrust.v1.CheckInstructionResponseH\x00\x12\x35\n\x0bsign_update\x18\x04 \x01(\x0b\x32\x1e.fltrust.v1.SignUpdateResponseH\x00\x12\x41\n\x11sign_instructions\x18\x05 \x01(\x0b\x32$.fltrust.v1.SignInstructionsResponseH\x00\x12\x33\n\nopen_round\x18\x06 \x01(\x0b\x32\x1d.fltrust.v1.OpenRoundResponseH\x00\x12\x33\n\nseal_round\x18\x07 \x01(\x0b\x32\x1d.fltrust.v1.SealRoundResponseH\x00\x12\x31\n\tclose_run\x18\x08 \x01(\x0b\x32\x1c.fltrust.v1.CloseRunResponseH\x00\x12+\n\x06\x66ollow\x18\t \x01(\x0b\x32\x19.fltrust.v1.WatchResponseH\x00\x12?\n\x10record_aggregate\x18\n \x01(\x0b\x32#.fltrust.v1.RecordAggregateResponseH\x00\x42\n\n\x08response\"J\n\nAgentError\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x11\n\x0fIdentityRequest\"\x8a\x01\n\x10IdentityResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.fltrust.v1.TrustBundle\x12\x10\n\x08node_key\x18\x03 \x01(\t\x12(\n\x07\x66oreign\x18\x04 \x03(\x0b\x32\x17.fltrust.v1.TrustBundle\"|\n\x13ReceivedInstruction\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\x04\x12\x0f\n\x07node_id\x18\x05 \x01(\x04\x12\x14\n\x0cmessage_type\x18\x06 \x01(\t\"L\n\x17\x43heckInstructionRequest\x12\x31\n\x08received\x18\x01 \x01(\x0b\x32\x1f.fltrust.v1.ReceivedInstruction\"\x1a\n\x18\x43heckInstructionResponse\"i\n\x11SignUpdateRequest\x12\x31\n\x08received\x18\x01 \x01(\x0b\x32\x1f.fltrust.v1.ReceivedInstruction\x12\r\n\x05reply\x18\x02 \x01(\t\x12\x12\n\nreply_type\x18\x03 \x01(\t\"$\n\x12SignUpdateResponse\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\"\xd6\x01\n\x10InstructionDraft\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\r\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x13\n\x0bparticipant\x18\x05 \x01(\t\x12\x0f\n\x07node_id\x18\x06 \x01(\x04\x12\x10\n\x08node_key\x18\x07 \x01(\t\x12\x14\n\x0cmessage_type\x18\x08 \x01(\t\x12\x0f\n\x07\x63ontent\x18\t \x01(\t\x12\r\n\x05model\x18\n \x01(\t\x12\x18\n\x10lifetime_seconds\x18\x0b \x01(\r\"G\n\x17SignInstructionsRequest\x12,\n\x06\x64rafts\x18\x01 \x03(\x0b\x32\x1c.fltrust.v1.InstructionDraft\"*\n\x18SignInstructionsResponse\x12\x0e\n\x06signed\x18\x01 \x03(\x0c\"\xf1\x01\n\x16RecordAggregateRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x12\n\nis_initial\x18\x04 \x01(\x08\x12\x0f\n\x07tensors\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x1a\n\rprevious_step\x18\x07 \x01(\rH\x00\x88\x01\x01\x12#\n\x03\x61pp\x18\x08 \x01(\x0b\x32\x16.fltrust.v1.AppVersion\x12#\n\x07weights\x18\t \x03(\x0b\x32\x12.fltrust.v1.WeightB\x10\n\x0e_previous_step\"C\n\nAppVersion\x12\x0e\n\x06\x66\x61\x62_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x61\x62_version\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61\x62_hash\x18\x03 \x01(\t\"/\n\x06Weight\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\t\")\n\x17RecordAggregateResponse\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66ltrust/v1/agent.proto\x12\nfltrust.v1\x1a\x1b\x66ltrust/v1/enrollment.proto\x1a\x17\x66ltrust/v1/rounds.proto\x1a\x16\x66ltrust/v1/trust.proto\"\xc0\x04\n\x0c\x41gentRequest\x12/\n\x08identity\x18\x01 \x01(\x0b\x32\x1b.fltrust.v1.IdentityRequestH\x00\x12@\n\x11\x63heck_instruction\x18\x02 \x01(\x0b\x32#.fltrust.v1.CheckInstructionRequestH\x00\x12\x34\n\x0bsign_update\x18\x03 \x01(\x0b\x32\x1d.fltrust.v1.SignUpdateRequestH\x00\x12\x34\n\x0bsign_second\x18\n \x01(\x0b\x32\x1d.fltrust.v1.SignSecondRequestH\x00\x12@\n\x11sign_instructions\x18\x04 \x01(\x0b\x32#.fltrust.v1.SignInstructionsRequestH\x00\x12\x32\n\nopen_round\x18\x05 \x01(\x0b\x32\x1c.fltrust.v1.OpenRoundRequestH\x00\x12\x32\n\nseal_round\x18\x06 \x01(\x0b\x32\x1c.fltrust.v1.SealRoundRequestH\x00\x12\x30\n\tclose_run\x18\x07 \x01(\x0b\x32\x1b.fltrust.v1.CloseRunRequestH\x00\x12*\n\x06\x66ollow\x18\x08 \x01(\x0b\x32\x18.fltrust.v1.WatchRequestH\x00\x12>\n\x10record_aggregate\x18\t \x01(\x0b\x32\".fltrust.v1.RecordAggregateRequestH\x00\x42\t\n\x07request\"\xf5\x04\n\rAgentResponse\x12\'\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x16.fltrust.v1.AgentErrorH\x00\x12\x30\n\x08identity\x18\x02 \x01(\x0b\x32\x1c.fltrust.v1.IdentityResponseH\x00\x12\x41\n\x11\x63heck_instruction\x18\x03 \x01(\x0b\x32$.fltrust.v1.CheckInstructionResponseH\x00\x12\x35\n\x0bsign_update\x18\x04 \x01(\x0b\x32\x1e.fltrust.v1.SignUpdateResponseH\x00\x12\x41\n\x11sign_instructions\x18\x05 \x01(\x0b\x32$.fltrust.v1.SignInstructionsResponseH\x00\x12\x33\n\nopen_round\x18\x06 \x01(\x0b\x32\x1d.fltrust.v1.OpenRoundResponseH\x00\x12\x33\n\nseal_round\x18\x07 \x01(\x0b\x32\x1d.fltrust.v1.SealRoundResponseH\x00\x12\x31\n\tclose_run\x18\x08 \x01(\x0b\x32\x1c.fltrust.v1.CloseRunResponseH\x00\x12+\n\x06\x66ollow\x18\t \x01(\x0b\x32\x19.fltrust.v1.WatchResponseH\x00\x12?\n\x10record_aggregate\x18\n \x01(\x0b\x32#.fltrust.v1.RecordAggregateResponseH\x00\x12\x35\n\x0bsign_second\x18\x0b \x01(\x0b\x32\x1e.fltrust.v1.SignSecondResponseH\x00\x42\n\n\x08response\"J\n\nAgentError\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x11\n\x0fIdentityRequest\"\x8a\x01\n\x10IdentityResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.fltrust.v1.TrustBundle\x12\x10\n\x08node_key\x18\x03 \x01(\t\x12(\n\x07\x66oreign\x18\x04 \x03(\x0b\x32\x17.fltrust.v1.TrustBundle\"|\n\x13ReceivedInstruction\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\x04\x12\x0f\n\x07node_id\x18\x05 \x01(\x04\x12\x14\n\x0cmessage_type\x18\x06 \x01(\t\"L\n\x17\x43heckInstructionRequest\x12\x31\n\x08received\x18\x01 \x01(\x0b\x32\x1f.fltrust.v1.ReceivedInstruction\"\x1a\n\x18\x43heckInstructionResponse\"i\n\x11SignUpdateRequest\x12\x31\n\x08received\x18\x01 \x01(\x0b\x32\x1f.fltrust.v1.ReceivedInstruction\x12\r\n\x05reply\x18\x02 \x01(\t\x12\x12\n\nreply_type\x18\x03 \x01(\t\"$\n\x12SignUpdateResponse\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\"#\n\x11SignSecondRequest\x12\x0e\n\x06signed\x18\x01 \x01(\x0c\"$\n\x12SignSecondResponse\x12\x0e\n\x06second\x18\x01 \x01(\x0c\"\xd6\x01\n\x10InstructionDraft\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\r\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x13\n\x0bparticipant\x18\x05 \x01(\t\x12\x0f\n\x07node_id\x18\x06 \x01(\x04\x12\x10\n\x08node_key\x18\x07 \x01(\t\x12\x14\n\x0cmessage_type\x18\x08 \x01(\t\x12\x0f\n\x07\x63ontent\x18\t \x01(\t\x12\r\n\x05model\x18\n \x01(\t\x12\x18\n\x10lifetime_seconds\x18\x0b \x01(\r\"G\n\x17SignInstructionsRequest\x12,\n\x06\x64rafts\x18\x01 \x03(\x0b\x32\x1c.fltrust.v1.InstructionDraft\"*\n\x18SignInstructionsResponse\x12\x0e\n\x06signed\x18\x01 \x03(\x0c\"\xf1\x01\n\x16RecordAggregateRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x12\n\nis_initial\x18\x04 \x01(\x08\x12\x0f\n\x07tensors\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x1a\n\rprevious_step\x18\x07 \x01(\rH\x00\x88\x01\x01\x12#\n\x03\x61pp\x18\x08 \x01(\x0b\x32\x16.fltrust.v1.AppVersion\x12#\n\x07weights\x18\t \x03(\x0b\x32\x12.fltrust.v1.WeightB\x10\n\x0e_previous_step\"C\n\nAppVersion\x12\x0e\n\x06\x66\x61\x62_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x61\x62_version\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61\x62_hash\x18\x03 \x01(\t\"/\n\x06Weight\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\t\")\n\x17RecordAggregateResponse\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,37 +35,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fltrust.v1.agent_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENTREQUEST']._serialized_start=117
-  _globals['_AGENTREQUEST']._serialized_end=639
-  _globals['_AGENTRESPONSE']._serialized_start=642
-  _globals['_AGENTRESPONSE']._serialized_end=1216
-  _globals['_AGENTERROR']._serialized_start=1218
-  _globals['_AGENTERROR']._serialized_end=1292
-  _globals['_IDENTITYREQUEST']._serialized_start=1294
-  _globals['_IDENTITYREQUEST']._serialized_end=1311
-  _globals['_IDENTITYRESPONSE']._serialized_start=1314
-  _globals['_IDENTITYRESPONSE']._serialized_end=1452
-  _globals['_RECEIVEDINSTRUCTION']._serialized_start=1454
-  _globals['_RECEIVEDINSTRUCTION']._serialized_end=1578
-  _globals['_CHECKINSTRUCTIONREQUEST']._serialized_start=1580
-  _globals['_CHECKINSTRUCTIONREQUEST']._serialized_end=1656
-  _globals['_CHECKINSTRUCTIONRESPONSE']._serialized_start=1658
-  _globals['_CHECKINSTRUCTIONRESPONSE']._serialized_end=1684
-  _globals['_SIGNUPDATEREQUEST']._serialized_start=1686
-  _globals['_SIGNUPDATEREQUEST']._serialized_end=1791
-  _globals['_SIGNUPDATERESPONSE']._serialized_start=1793
-  _globals['_SIGNUPDATERESPONSE']._serialized_end=1829
-  _globals['_INSTRUCTIONDRAFT']._serialized_start=1832
-  _globals['_INSTRUCTIONDRAFT']._serialized_end=2046
-  _globals['_SIGNINSTRUCTIONSREQUEST']._serialized_start=2048
-  _globals['_SIGNINSTRUCTIONSREQUEST']._serialized_end=2119
-  _globals['_SIGNINSTRUCTIONSRESPONSE']._serialized_start=2121
-  _globals['_SIGNINSTRUCTIONSRESPONSE']._serialized_end=2163
-  _globals['_RECORDAGGREGATEREQUEST']._serialized_start=2166
-  _globals['_RECORDAGGREGATEREQUEST']._serialized_end=2407
-  _globals['_APPVERSION']._serialized_start=2409
-  _globals['_APPVERSION']._serialized_end=2476
-  _globals['_WEIGHT']._serialized_start=2478
-  _globals['_WEIGHT']._serialized_end=2525
-  _globals['_RECORDAGGREGATERESPONSE']._serialized_start=2527
-  _globals['_RECORDAGGREGATERESPONSE']._serialized_end=2568
+  _globals['_AGENTREQUEST']._serialized_end=693
+  _globals['_AGENTRESPONSE']._serialized_start=696
+  _globals['_AGENTRESPONSE']._serialized_end=1325
+  _globals['_AGENTERROR']._serialized_start=1327
+  _globals['_AGENTERROR']._serialized_end=1401
+  _globals['_IDENTITYREQUEST']._serialized_start=1403
+  _globals['_IDENTITYREQUEST']._serialized_end=1420
+  _globals['_IDENTITYRESPONSE']._serialized_start=1423
+  _globals['_IDENTITYRESPONSE']._serialized_end=1561
+  _globals['_RECEIVEDINSTRUCTION']._serialized_start=1563
+  _globals['_RECEIVEDINSTRUCTION']._serialized_end=1687
+  _globals['_CHECKINSTRUCTIONREQUEST']._serialized_start=1689
+  _globals['_CHECKINSTRUCTIONREQUEST']._serialized_end=1765
+  _globals['_CHECKINSTRUCTIONRESPONSE']._serialized_start=1767
+  _globals['_CHECKINSTRUCTIONRESPONSE']._serialized_end=1793
+  _globals['_SIGNUPDATEREQUEST']._serialized_start=1795
+  _globals['_SIGNUPDATEREQUEST']._serialized_end=1900
+  _globals['_SIGNUPDATERESPONSE']._serialized_start=1902
+  _globals['_SIGNUPDATERESPONSE']._serialized_end=1938
+  _globals['_SIGNSECONDREQUEST']._serialized_start=1940
+  _globals['_SIGNSECONDREQUEST']._serialized_end=1975
+  _globals['_SIGNSECONDRESPONSE']._serialized_start=1977
+  _globals['_SIGNSECONDRESPONSE']._serialized_end=2013
+  _globals['_INSTRUCTIONDRAFT']._serialized_start=2016
+  _globals['_INSTRUCTIONDRAFT']._serialized_end=2230
+  _globals['_SIGNINSTRUCTIONSREQUEST']._serialized_start=2232
+  _globals['_SIGNINSTRUCTIONSREQUEST']._serialized_end=2303
+  _globals['_SIGNINSTRUCTIONSRESPONSE']._serialized_start=2305
+  _globals['_SIGNINSTRUCTIONSRESPONSE']._serialized_end=2347
+  _globals['_RECORDAGGREGATEREQUEST']._serialized_start=2350
+  _globals['_RECORDAGGREGATEREQUEST']._serialized_end=2591
+  _globals['_APPVERSION']._serialized_start=2593
+  _globals['_APPVERSION']._serialized_end=2660
+  _globals['_WEIGHT']._serialized_start=2662
+  _globals['_WEIGHT']._serialized_end=2709
+  _globals['_RECORDAGGREGATERESPONSE']._serialized_start=2711
+  _globals['_RECORDAGGREGATERESPONSE']._serialized_end=2752
 # @@protoc_insertion_point(module_scope)

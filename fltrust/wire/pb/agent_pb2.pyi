@@ -10,10 +10,11 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentRequest(_message.Message):
-    __slots__ = ("identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow", "record_aggregate")
+    __slots__ = ("identity", "check_instruction", "sign_update", "sign_second", "sign_instructions", "open_round", "seal_round", "close_run", "follow", "record_aggregate")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     CHECK_INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     SIGN_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    SIGN_SECOND_FIELD_NUMBER: _ClassVar[int]
     SIGN_INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
     OPEN_ROUND_FIELD_NUMBER: _ClassVar[int]
     SEAL_ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -23,16 +24,17 @@ class AgentRequest(_message.Message):
     identity: IdentityRequest
     check_instruction: CheckInstructionRequest
     sign_update: SignUpdateRequest
+    sign_second: SignSecondRequest
     sign_instructions: SignInstructionsRequest
     open_round: _rounds_pb2.OpenRoundRequest
     seal_round: _rounds_pb2.SealRoundRequest
     close_run: _rounds_pb2.CloseRunRequest
     follow: _trust_pb2.WatchRequest
     record_aggregate: RecordAggregateRequest
-    def __init__(self, identity: _Optional[_Union[IdentityRequest, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionRequest, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateRequest, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsRequest, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundRequest, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundRequest, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunRequest, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchRequest, _Mapping]] = ..., record_aggregate: _Optional[_Union[RecordAggregateRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, identity: _Optional[_Union[IdentityRequest, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionRequest, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateRequest, _Mapping]] = ..., sign_second: _Optional[_Union[SignSecondRequest, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsRequest, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundRequest, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundRequest, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunRequest, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchRequest, _Mapping]] = ..., record_aggregate: _Optional[_Union[RecordAggregateRequest, _Mapping]] = ...) -> None: ...
 
 class AgentResponse(_message.Message):
-    __slots__ = ("error", "identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow", "record_aggregate")
+    __slots__ = ("error", "identity", "check_instruction", "sign_update", "sign_instructions", "open_round", "seal_round", "close_run", "follow", "record_aggregate", "sign_second")
     ERROR_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     CHECK_INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +45,7 @@ class AgentResponse(_message.Message):
     CLOSE_RUN_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     RECORD_AGGREGATE_FIELD_NUMBER: _ClassVar[int]
+    SIGN_SECOND_FIELD_NUMBER: _ClassVar[int]
     error: AgentError
     identity: IdentityResponse
     check_instruction: CheckInstructionResponse
@@ -53,7 +56,8 @@ class AgentResponse(_message.Message):
     close_run: _rounds_pb2.CloseRunResponse
     follow: _trust_pb2.WatchResponse
     record_aggregate: RecordAggregateResponse
-    def __init__(self, error: _Optional[_Union[AgentError, _Mapping]] = ..., identity: _Optional[_Union[IdentityResponse, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionResponse, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateResponse, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsResponse, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundResponse, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundResponse, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunResponse, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchResponse, _Mapping]] = ..., record_aggregate: _Optional[_Union[RecordAggregateResponse, _Mapping]] = ...) -> None: ...
+    sign_second: SignSecondResponse
+    def __init__(self, error: _Optional[_Union[AgentError, _Mapping]] = ..., identity: _Optional[_Union[IdentityResponse, _Mapping]] = ..., check_instruction: _Optional[_Union[CheckInstructionResponse, _Mapping]] = ..., sign_update: _Optional[_Union[SignUpdateResponse, _Mapping]] = ..., sign_instructions: _Optional[_Union[SignInstructionsResponse, _Mapping]] = ..., open_round: _Optional[_Union[_rounds_pb2.OpenRoundResponse, _Mapping]] = ..., seal_round: _Optional[_Union[_rounds_pb2.SealRoundResponse, _Mapping]] = ..., close_run: _Optional[_Union[_rounds_pb2.CloseRunResponse, _Mapping]] = ..., follow: _Optional[_Union[_trust_pb2.WatchResponse, _Mapping]] = ..., record_aggregate: _Optional[_Union[RecordAggregateResponse, _Mapping]] = ..., sign_second: _Optional[_Union[SignSecondResponse, _Mapping]] = ...) -> None: ...
 
 class AgentError(_message.Message):
     __slots__ = ("error", "reason", "message", "hint")
@@ -124,6 +128,18 @@ class SignUpdateResponse(_message.Message):
     SIGNED_FIELD_NUMBER: _ClassVar[int]
     signed: bytes
     def __init__(self, signed: _Optional[bytes] = ...) -> None: ...
+
+class SignSecondRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: bytes
+    def __init__(self, signed: _Optional[bytes] = ...) -> None: ...
+
+class SignSecondResponse(_message.Message):
+    __slots__ = ("second",)
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    second: bytes
+    def __init__(self, second: _Optional[bytes] = ...) -> None: ...
 
 class InstructionDraft(_message.Message):
     __slots__ = ("run_id", "round", "phase", "step", "participant", "node_id", "node_key", "message_type", "content", "model", "lifetime_seconds")

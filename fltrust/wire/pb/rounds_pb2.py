@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66ltrust/v1/rounds.proto\x12\nfltrust.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x08RoundKey\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\r\n\x05phase\x18\x04 \x01(\t\"[\n\x0c\x43ohortMember\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x10\n\x08node_key\x18\x03 \x01(\t\x12\x13\n\x0binstruction\x18\x04 \x01(\t\"_\n\x10OpenRoundRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.fltrust.v1.RoundKey\x12(\n\x06\x63ohort\x18\x02 \x03(\x0b\x32\x18.fltrust.v1.CohortMember\"N\n\x11OpenRoundResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12*\n\x07refused\x18\x02 \x03(\x0b\x32\x19.fltrust.v1.RefusedMember\"4\n\rRefusedMember\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\tCandidate\x12\x13\n\x0binstruction\x18\x01 \x01(\x0c\x12\x0e\n\x06update\x18\x02 \x01(\x0c\"\x8c\x01\n\x10SealRoundRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.fltrust.v1.RoundKey\x12)\n\ncandidates\x18\x02 \x03(\x0b\x32\x15.fltrust.v1.Candidate\x12*\n\x07refused\x18\x03 \x03(\x0b\x32\x19.fltrust.v1.RefusedMember\"$\n\x11SealRoundResponse\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"!\n\x0f\x43loseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"\x12\n\x10\x43loseRunResponse\"3\n\x11ListRoundsRequest\x12\x13\n\x06run_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_run_id\"7\n\x12ListRoundsResponse\x12!\n\x06rounds\x18\x01 \x03(\x0b\x32\x11.fltrust.v1.Round\"/\n\x0fGetRoundRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\"4\n\x10GetRoundResponse\x12 \n\x05round\x18\x01 \x01(\x0b\x32\x11.fltrust.v1.Round\"$\n\x12ProveRoundsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"m\n\x13ProveRoundsResponse\x12#\n\x04tree\x18\x01 \x01(\x0b\x32\x13.fltrust.v1.LogTreeH\x00\x12\'\n\x05place\x18\x02 \x01(\x0b\x32\x16.fltrust.v1.PlaceProofH\x00\x42\x08\n\x06\x61nswer\"*\n\x07LogTree\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"C\n\nPlaceProof\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\tinclusion\x18\x02 \x03(\x0c\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"\xf7\x01\n\x05Round\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.fltrust.v1.RoundKey\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x12\n\naggregator\x18\x03 \x01(\t\x12-\n\topened_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0copened_epoch\x18\x05 \x01(\x04\x12(\n\x06\x63ohort\x18\x06 \x03(\x0b\x32\x18.fltrust.v1.CohortMember\x12\x0f\n\x07receipt\x18\x07 \x01(\x0c\x12\'\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\x15.fltrust.v1.Candidate2\xd1\x03\n\x0cRoundService\x12H\n\tOpenRound\x12\x1c.fltrust.v1.OpenRoundRequest\x1a\x1d.fltrust.v1.OpenRoundResponse\x12J\n\tSealRound\x12\x1c.fltrust.v1.SealRoundRequest\x1a\x1d.fltrust.v1.SealRoundResponse(\x01\x12\x45\n\x08\x43loseRun\x12\x1b.fltrust.v1.CloseRunRequest\x1a\x1c.fltrust.v1.CloseRunResponse\x12K\n\nListRounds\x12\x1d.fltrust.v1.ListRoundsRequest\x1a\x1e.fltrust.v1.ListRoundsResponse\x12\x45\n\x08GetRound\x12\x1b.fltrust.v1.GetRoundRequest\x1a\x1c.fltrust.v1.GetRoundResponse\x12P\n\x0bProveRounds\x12\x1e.fltrust.v1.ProveRoundsRequest\x1a\x1f.fltrust.v1.ProveRoundsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66ltrust/v1/rounds.proto\x12\nfltrust.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x08RoundKey\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\r\n\x05phase\x18\x04 \x01(\t\"[\n\x0c\x43ohortMember\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x10\n\x08node_key\x18\x03 \x01(\t\x12\x13\n\x0binstruction\x18\x04 \x01(\t\"_\n\x10OpenRoundRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.fltrust.v1.RoundKey\x12(\n\x06\x63ohort\x18\x02 \x03(\x0b\x32\x18.fltrust.v1.CohortMember\"N\n\x11OpenRoundResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12*\n\x07refused\x18\x02 \x03(\x0b\x32\x19.fltrust.v1.RefusedMember\"4\n\rRefusedMember\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"@\n\tCandidate\x12\x13\n\x0binstruction\x18\x01 \x01(\x0c\x12\x0e\n\x06update\x18\x02 \x01(\x0c\x12\x0e\n\x06second\x18\x03 \x01(\x0c\"\x8c\x01\n\x10SealRoundRequest\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.fltrust.v1.RoundKey\x12)\n\ncandidates\x18\x02 \x03(\x0b\x32\x15.fltrust.v1.Candidate\x12*\n\x07refused\x18\x03 \x03(\x0b\x32\x19.fltrust.v1.RefusedMember\"$\n\x11SealRoundResponse\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"!\n\x0f\x43loseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"\x12\n\x10\x43loseRunResponse\"3\n\x11ListRoundsRequest\x12\x13\n\x06run_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_run_id\"7\n\x12ListRoundsResponse\x12!\n\x06rounds\x18\x01 \x03(\x0b\x32\x11.fltrust.v1.Round\"/\n\x0fGetRoundRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\"4\n\x10GetRoundResponse\x12 \n\x05round\x18\x01 \x01(\x0b\x32\x11.fltrust.v1.Round\"$\n\x12ProveRoundsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"m\n\x13ProveRoundsResponse\x12#\n\x04tree\x18\x01 \x01(\x0b\x32\x13.fltrust.v1.LogTreeH\x00\x12\'\n\x05place\x18\x02 \x01(\x0b\x32\x16.fltrust.v1.PlaceProofH\x00\x42\x08\n\x06\x61nswer\"*\n\x07LogTree\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"C\n\nPlaceProof\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\tinclusion\x18\x02 \x03(\x0c\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"\xf7\x01\n\x05Round\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.fltrust.v1.RoundKey\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x12\n\naggregator\x18\x03 \x01(\t\x12-\n\topened_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0copened_epoch\x18\x05 \x01(\x04\x12(\n\x06\x63ohort\x18\x06 \x03(\x0b\x32\x18.fltrust.v1.CohortMember\x12\x0f\n\x07receipt\x18\x07 \x01(\x0c\x12\'\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\x15.fltrust.v1.Candidate2\xd1\x03\n\x0cRoundService\x12H\n\tOpenRound\x12\x1c.fltrust.v1.OpenRoundRequest\x1a\x1d.fltrust.v1.OpenRoundResponse\x12J\n\tSealRound\x12\x1c.fltrust.v1.SealRoundRequest\x1a\x1d.fltrust.v1.SealRoundResponse(\x01\x12\x45\n\x08\x43loseRun\x12\x1b.fltrust.v1.CloseRunRequest\x1a\x1c.fltrust.v1.CloseRunResponse\x12K\n\nListRounds\x12\x1d.fltrust.v1.ListRoundsRequest\x1a\x1e.fltrust.v1.ListRoundsResponse\x12\x45\n\x08GetRound\x12\x1b.fltrust.v1.GetRoundRequest\x1a\x1c.fltrust.v1.GetRoundResponse\x12P\n\x0bProveRounds\x12\x1e.fltrust.v1.ProveRoundsRequest\x1a\x1f.fltrust.v1.ProveRoundsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,33 +43,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSEDMEMBER']._serialized_start=414
   _globals['_REFUSEDMEMBER']._serialized_end=466
   _globals['_CANDIDATE']._serialized_start=468
-  _globals['_CANDIDATE']._serialized_end=516
-  _globals['_SEALROUNDREQUEST']._serialized_start=519
-  _globals['_SEALROUNDREQUEST']._serialized_end=659
-  _globals['_SEALROUNDRESPONSE']._serialized_start=661
-  _globals['_SEALROUNDRESPONSE']._serialized_end=697
-  _globals['_CLOSERUNREQUEST']._serialized_start=699
-  _globals['_CLOSERUNREQUEST']._serialized_end=732
-  _globals['_CLOSERUNRESPONSE']._serialized_start=734
-  _globals['_CLOSERUNRESPONSE']._serialized_end=752
-  _globals['_LISTROUNDSREQUEST']._serialized_start=754
-  _globals['_LISTROUNDSREQUEST']._serialized_end=805
-  _globals['_LISTROUNDSRESPONSE']._serialized_start=807
-  _globals['_LISTROUNDSRESPONSE']._serialized_end=862
-  _globals['_GETROUNDREQUEST']._serialized_start=864
-  _globals['_GETROUNDREQUEST']._serialized_end=911
-  _globals['_GETROUNDRESPONSE']._serialized_start=913
-  _globals['_GETROUNDRESPONSE']._serialized_end=965
-  _globals['_PROVEROUNDSREQUEST']._serialized_start=967
-  _globals['_PROVEROUNDSREQUEST']._serialized_end=1003
-  _globals['_PROVEROUNDSRESPONSE']._serialized_start=1005
-  _globals['_PROVEROUNDSRESPONSE']._serialized_end=1114
-  _globals['_LOGTREE']._serialized_start=1116
-  _globals['_LOGTREE']._serialized_end=1158
-  _globals['_PLACEPROOF']._serialized_start=1160
-  _globals['_PLACEPROOF']._serialized_end=1227
-  _globals['_ROUND']._serialized_start=1230
-  _globals['_ROUND']._serialized_end=1477
-  _globals['_ROUNDSERVICE']._serialized_start=1480
-  _globals['_ROUNDSERVICE']._serialized_end=1945
+  _globals['_CANDIDATE']._serialized_end=532
+  _globals['_SEALROUNDREQUEST']._serialized_start=535
+  _globals['_SEALROUNDREQUEST']._serialized_end=675
+  _globals['_SEALROUNDRESPONSE']._serialized_start=677
+  _globals['_SEALROUNDRESPONSE']._serialized_end=713
+  _globals['_CLOSERUNREQUEST']._serialized_start=715
+  _globals['_CLOSERUNREQUEST']._serialized_end=748
+  _globals['_CLOSERUNRESPONSE']._serialized_start=750
+  _globals['_CLOSERUNRESPONSE']._serialized_end=768
+  _globals['_LISTROUNDSREQUEST']._serialized_start=770
+  _globals['_LISTROUNDSREQUEST']._serialized_end=821
+  _globals['_LISTROUNDSRESPONSE']._serialized_start=823
+  _globals['_LISTROUNDSRESPONSE']._serialized_end=878
+  _globals['_GETROUNDREQUEST']._serialized_start=880
+  _globals['_GETROUNDREQUEST']._serialized_end=927
+  _globals['_GETROUNDRESPONSE']._serialized_start=929
+  _globals['_GETROUNDRESPONSE']._serialized_end=981
+  _globals['_PROVEROUNDSREQUEST']._serialized_start=983
+  _globals['_PROVEROUNDSREQUEST']._serialized_end=1019
+  _globals['_PROVEROUNDSRESPONSE']._serialized_start=1021
+  _globals['_PROVEROUNDSRESPONSE']._serialized_end=1130
+  _globals['_LOGTREE']._serialized_start=1132
+  _globals['_LOGTREE']._serialized_end=1174
+  _globals['_PLACEPROOF']._serialized_start=1176
+  _globals['_PLACEPROOF']._serialized_end=1243
+  _globals['_ROUND']._serialized_start=1246
+  _globals['_ROUND']._serialized_end=1493
+  _globals['_ROUNDSERVICE']._serialized_start=1496
+  _globals['_ROUNDSERVICE']._serialized_end=1961
 # @@protoc_insertion_point(module_scope)

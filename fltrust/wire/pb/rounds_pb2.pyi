@@ -58,12 +58,14 @@ class RefusedMember(_message.Message):
     def __init__(self, participant: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("instruction", "update")
+    __slots__ = ("instruction", "update", "second")
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
     instruction: bytes
     update: bytes
-    def __init__(self, instruction: _Optional[bytes] = ..., update: _Optional[bytes] = ...) -> None: ...
+    second: bytes
+    def __init__(self, instruction: _Optional[bytes] = ..., update: _Optional[bytes] = ..., second: _Optional[bytes] = ...) -> None: ...
 
 class SealRoundRequest(_message.Message):
     __slots__ = ("key", "candidates", "refused")

@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fltrust.flower import TrustedStrategy
+from fltrust.flower import TrustedStrategy, TrustPolicy
 
 app = ServerApp()
 
@@ -24,7 +24,8 @@ def main(grid: Grid, context: Context) -> None:
             fraction_evaluate=float(config["fraction-evaluate"]),
             min_train_nodes=int(config["min-nodes"]),
             min_available_nodes=int(config["min-nodes"]),
-        )
+        ),
+        policy=TrustPolicy.from_config(config),
     )
     means: dict[str, float] = {}
 
