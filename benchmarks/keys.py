@@ -69,7 +69,8 @@ def _chains() -> dict[str, float]:
     authority = SecondAuthority(
         create_second_issuing(second_root, second_root_key, second_issuing_key, now=now), second_issuing_key
     )
-    chain = authority.issue(who, second_key.public_key, now=now, not_after=now + timedelta(hours=1))
+    issued = authority.issue(who, second_key.public_key, now=now, not_after=now + timedelta(hours=1))
+    chain = tuple(certificate.public_bytes(Encoding.DER) for certificate in issued)
     second = SecondSignature.sign(PAYLOAD, signer=second_key, chain=chain)
     return {
         "first_chain_bytes": sum(map(_size, (leaf, issuing))),

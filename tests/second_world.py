@@ -32,13 +32,16 @@ class SecondChain:
     def pair(self, who: SpiffeId, *, life: timedelta = DAY) -> SecondPair:
         """A new key of `who` and its certificate."""
         key = generate_mldsa()
-        chain = self.authority.issue(who, key.public_key, now=self.now, not_after=self.now + life)
-        return SecondPair(key, chain, second_leaf_of(chain[0], expect=who))
+        chain = self._issue(who, key.public_key, life)
+        ders = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
+        return SecondPair(key, ders, second_leaf_of(ders[0], expect=who))
 
     def certify(self, who: SpiffeId, key: MLDSA65PublicKey, *, life: timedelta = DAY) -> bytes:
         """A certificate for a key that was asked for, as PEM with its CA's."""
-        chain = self.authority.issue(who, key, now=self.now, not_after=self.now + life)
-        return chain_to_pem([x509.load_der_x509_certificate(der) for der in chain])
+        return chain_to_pem(self._issue(who, key, life))
+
+    def _issue(self, who: SpiffeId, key: MLDSA65PublicKey, life: timedelta) -> tuple[x509.Certificate, ...]:
+        return self.authority.issue(who, key, now=self.now, not_after=self.now + life)
 
     def write_root(self, folder: Path) -> Path:
         path = folder / "second-root.pem"

@@ -12,8 +12,8 @@ from fltrust.agent.credentials import Credentials, CredentialStore
 from fltrust.agent.journal import Journal, Question
 from fltrust.agent.ports import AgentIdentity, ReceivedInstruction
 from fltrust.clock import Clock
-from fltrust.enrollment.second import SecondPair
-from fltrust.errors import FltrustError, NotFound, Refusal, Revoked, StatementRefused
+from fltrust.enrollment.second import SecondPair, no_second_key
+from fltrust.errors import FltrustError, Refusal, Revoked, StatementRefused
 from fltrust.eventlog import EventLog
 from fltrust.identity import Digest, KeyId, RunId, SpiffeId
 from fltrust.pki.second import require_in_force
@@ -22,7 +22,7 @@ from fltrust.revocation.state import TrustState
 from fltrust.revocation.view import TrustView
 from fltrust.updates.second import SecondSignature
 from fltrust.updates.signing import SignedStatement, sign_statement
-from fltrust.updates.statement import InstructionStatement, UpdateStatement
+from fltrust.updates.statement import InstructionStatement, Statement, UpdateStatement
 from fltrust.updates.verify import (
     ExpectedInstruction,
     VerifiedInstruction,
@@ -55,7 +55,8 @@ class ParticipantCore:
     To sign once more, with the second key (ML-DSA-65):
 
     10. As 1. What is shown is an answer that step 9 remembers, byte for byte (``unknown-answer``).
-    11. There is a second key of this identity's (``second-key-missing``), whose certificate is in force.
+    11. There is a second key of this identity's (``second-key-missing``), whose certificate is in force, and
+        was when the answer was signed.
 
     Refusals are counted by reason.
     """
@@ -85,7 +86,7 @@ class ParticipantCore:
         self._events = events
         self._host = host
         self._home = home
-        self._second = second
+        self._second = second or self._no_second
         self._halted: Revoked | None = None
         self._refusals = RefusalCounter()
 
@@ -129,24 +130,37 @@ class ParticipantCore:
         return signed
 
     def sign_second(self, signed: bytes) -> bytes:
-        with self._refusals.counting():
-            self._in_good_standing()  # 10
-            answer = SignedStatement.from_bytes(signed)
-            payload = answer.envelope.payload
-            statement = unverified_statement(answer)
-            if not isinstance(statement, UpdateStatement) or not self._journal.has_given(
-                statement.instruction, signed
-            ):
-                raise StatementRefused(
-                    "expected an answer that this agent signed before, got another statement",
-                    reason="unknown-answer",
-                )
-            if self._second is None:  # 11
-                raise NotFound("expected a second key, this agent has none", reason="second-key-missing")
-            pair = self._second()
-            require_in_force(pair.leaf, at=self._clock.now())
-            second = SecondSignature.sign(payload, signer=pair.signer, chain=pair.chain_der)
+        statement: Statement | None = None
+        try:
+            with self._refusals.counting():
+                self._in_good_standing()  # 10
+                answer = SignedStatement.from_bytes(signed)
+                statement = unverified_statement(answer)
+                if not isinstance(statement, UpdateStatement) or not self._journal.has_given(
+                    statement.instruction, signed
+                ):
+                    raise StatementRefused(
+                        "expected an answer that this agent signed before, got another statement",
+                        reason="unknown-answer",
+                    )
+                pair = self._second()  # 11
+                for at in (statement.signed_at, self._clock.now()):
+                    require_in_force(pair.leaf, at=at)
+                payload = answer.envelope.payload
+                second = SecondSignature.sign(payload, signer=pair.signer, chain=pair.chain_der)
+        except FltrustError as error:
+            _log.warning("not signed a second time (%s): %s", error.reason, error)
+            self._emit("second-refused", reason=error.reason)
+            raise
+        self._emit("update-signed-twice", run_id=str(int(statement.run_id)), round=statement.round)
         return second.to_json()
+
+    def _no_second(self) -> SecondPair:
+        raise no_second_key(self._credentials.spiffe_id)
+
+    def _emit(self, event: str, **fields: str | int) -> None:
+        if self._events is not None:
+            self._events.emit(event, participant=str(self._credentials.spiffe_id), **fields)
 
     def _in_good_standing(self) -> Credentials:
         if self._halted is not None:

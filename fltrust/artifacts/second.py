@@ -14,8 +14,10 @@ from cryptography import x509
 
 from fltrust.artifacts.bundle import MAX_BUNDLE, SigstoreBundle
 from fltrust.artifacts.manifest import sidecar_paths
+from fltrust.artifacts.oms import parse_statement
 from fltrust.artifacts.recipe import VerifiedModel
-from fltrust.errors import EvidenceMissing, Malformed
+from fltrust.artifacts.signers import read_signer
+from fltrust.errors import EvidenceMissing, Malformed, UntrustedSigner
 from fltrust.files import read_bounded, write_durably
 from fltrust.identity import Digest, SpiffeId
 from fltrust.keys.mldsa import MldsaSigner
@@ -40,11 +42,23 @@ def sign_second(
 ) -> Path:
     """Sign what the model's first signature is over, and write it beside the model, durably; returns where.
 
-    The chain must be `who`'s under `root` when the first signature's certificate began, and for this key:
-    what no verifier would accept is not written.
+    What no verifier would accept is not written, and this key signs nothing but models that `who` signed:
+
+    1. The first signature is its certificate's key's, and that names `who` (`SignatureInvalid`,
+       `UntrustedSigner`).
+    2. What it is over is the statement of a model (`fltrust.artifacts.oms`), never an update or another.
+    3. The chain is `who`'s under `root` when the first certificate began, and for this key.
     """
+    # 1.
     bundle = SigstoreBundle.parse(_read(signature or sidecar_paths(model).signature))
-    at = x509.load_der_x509_certificate(bundle.certificate).not_valid_before_utc
+    first = read_signer(bundle.certificate)
+    bundle.envelope.verify(first.public_key)
+    if first.name != str(who):
+        raise UntrustedSigner(f"expected a model that {who} signed, {first.name} did")
+    # 2.
+    parse_statement(bundle.envelope.payload)
+    # 3.
+    at = first.certificate.not_valid_before_utc
     second = SecondSignature.sign(bundle.envelope.payload, signer=signer, chain=chain)
     require_second(second, payload=bundle.envelope.payload, who=who, root=root, at=at)
     out = second_path(model)

@@ -8,7 +8,7 @@ import typer
 
 from fltrust.cli.options import State
 from fltrust.cli.output import say
-from fltrust.errors import Conflict, Malformed, Unavailable
+from fltrust.errors import Conflict, Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,15 +34,9 @@ def renew(
 
     Where its agent runs, the agent is asked to. A certificate that ran out not long ago is replaced as well.
     """
-    from fltrust.agent.state import AgentState, list_states, passphrase_from_environment
+    from fltrust.agent.state import AgentState, find_state, passphrase_from_environment
 
-    folders = list_states() if state is None else (state,)
-    if len(folders) != 1:
-        raise Malformed(
-            f"expected one identity on this machine, found {len(folders)}",
-            hint="name its folder with --state",
-        )
-    opened = AgentState.open(folders[0], passphrase=passphrase_from_environment())
+    opened = AgentState.open(state or find_state(None), passphrase=passphrase_from_environment())
     before = _serial(opened.folder)
     try:
         lock = opened.lock()

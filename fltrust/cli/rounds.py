@@ -109,7 +109,8 @@ def verify(
     second_root: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Demand a second signature (ML-DSA-65) of every update, under this root.", show_default=False
+            help="Demand a second signature (ML-DSA-65) of every update, under this root; repeatable.",
+            show_default=False,
         ),
     ] = None,
     state: State = None,
@@ -123,7 +124,7 @@ def verify(
     from fltrust.cli.exits import EXIT_CODES
     from fltrust.errors import Malformed, StatementRefused
     from fltrust.pki import root_fingerprint
-    from fltrust.pki.second import read_second_root
+    from fltrust.pki.second import read_second_ca
     from fltrust.wire.record import export_record, verify_record
 
     if record is not None and not root:
@@ -145,7 +146,7 @@ def verify(
         data,
         run_id_from(run),
         roots=trusted,
-        second_roots=[read_second_root(path) for path in second_root or ()],
+        second_roots=[read_second_ca(path) for path in second_root] if second_root else None,
     )
     if as_json:
         print_json(report.as_fields())

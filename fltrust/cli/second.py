@@ -9,7 +9,7 @@ import typer
 
 from fltrust.cli.options import State
 from fltrust.cli.output import say
-from fltrust.errors import Malformed
+from fltrust.identity import Role
 
 if TYPE_CHECKING:
     from fltrust.agent.state import AgentState
@@ -80,17 +80,17 @@ def install(
     certificate: Annotated[
         Path, typer.Argument(help="What 'fltrust second issue' wrote: the chain, in PEM.")
     ],
-    root: Annotated[Path, typer.Option(help="The second chain's root.pem.")],
+    second_root: Annotated[Path, typer.Option(help="The second chain's root.pem.")],
     state: State = None,
 ) -> None:
     """Put the certificate of the requested key in place; an agent that runs signs with it from now on."""
     from fltrust.clock import SystemClock
     from fltrust.files import read_bounded
-    from fltrust.pki.second import MAX_SECOND_CERTIFICATE, read_second_root
+    from fltrust.pki.second import MAX_SECOND_CERTIFICATE, read_second_ca
 
     opened = _opened(state)
     pem = read_bounded(certificate, limit=4 * MAX_SECOND_CERTIFICATE)
-    leaf = opened.second().install(pem, root=read_second_root(root), at=SystemClock().now())
+    leaf = opened.second().install(pem, root=read_second_ca(second_root), at=SystemClock().now())
     say(f"{opened.spiffe_id} signs twice where it is asked to, until {leaf.not_after:%Y-%m-%d %H:%M} UTC.")
 
 
@@ -106,8 +106,6 @@ def issue(
     passphrase_file: Passphrase = None,
 ) -> None:
     """Issue a second certificate to an identity that proves itself with its first one."""
-    from cryptography import x509
-
     from fltrust.cli.times import parse_duration
     from fltrust.clock import SystemClock
     from fltrust.enrollment.second import MAX_REQUEST, verify_request
@@ -115,23 +113,22 @@ def issue(
     from fltrust.identity import Digest
     from fltrust.keys.mldsa import load_mldsa
     from fltrust.pki.bundle import chain_to_pem
-    from fltrust.pki.second import SecondAuthority, read_second_root
+    from fltrust.pki.second import SecondAuthority, read_second_ca
 
     now = SystemClock().now().replace(microsecond=0)
     data = read_bounded(request, limit=MAX_REQUEST)
     found = verify_request(data, roots=[Digest.parse(text) for text in root], at=now)
     key = load_mldsa(folder / "issuing.key", passphrase=_passphrase(passphrase_file))
-    authority = SecondAuthority(read_second_root(folder / "issuing.pem"), key)
+    authority = SecondAuthority(read_second_ca(folder / "issuing.pem"), key)
     chain = authority.issue(found.who, found.public_key, now=now, not_after=now + parse_duration(lifetime))
-    pem = chain_to_pem([x509.load_der_x509_certificate(der) for der in chain])
-    write_durably(out, pem, mode=0o644)
+    write_durably(out, chain_to_pem(chain), mode=0o644)
     say(f"Issued a second certificate for {found.who}: {out}")
 
 
 @app.command("sign")
 def sign(
     path: Annotated[Path, typer.Argument(help="The model, which is signed already: a file or a directory.")],
-    root: Annotated[Path, typer.Option(help="The second chain's root.pem.")],
+    second_root: Annotated[Path, typer.Option(help="The second chain's root.pem.")],
     signature: Annotated[
         Path | None, typer.Option(help="Default: beside the model.", show_default=False)
     ] = None,
@@ -139,31 +136,25 @@ def sign(
 ) -> None:
     """Add the second signature to a model that this identity signed: <model>.second.json, beside it."""
     from fltrust.artifacts.second import sign_second
-    from fltrust.pki.second import read_second_root
+    from fltrust.pki.second import read_second_ca
 
-    opened = _opened(state)
+    opened = _opened(state, Role.SIGNER)
     pair = opened.second().load()
     out = sign_second(
         path,
         signer=pair.signer,
         chain=pair.chain_der,
-        root=read_second_root(root),
+        root=read_second_ca(second_root),
         who=opened.spiffe_id,
         signature=signature,
     )
     say(f"Signed {path} a second time: {out}")
 
 
-def _opened(state: Path | None) -> AgentState:
-    from fltrust.agent.state import AgentState, list_states, passphrase_from_environment
+def _opened(state: Path | None, role: Role | None = None) -> AgentState:
+    from fltrust.agent.state import AgentState, find_state, passphrase_from_environment
 
-    folders = list_states() if state is None else (state,)
-    if len(folders) != 1:
-        raise Malformed(
-            f"expected one identity on this machine, found {len(folders)}",
-            hint="name its folder with --state",
-        )
-    return AgentState.open(folders[0], passphrase=passphrase_from_environment())
+    return AgentState.open(state or find_state(role), passphrase=passphrase_from_environment())
 
 
 def _passphrase(path: Path | None, *, confirm: bool = False) -> bytes:
@@ -172,5 +163,7 @@ def _passphrase(path: Path | None, *, confirm: bool = False) -> bytes:
 
         return read_passphrase(path)
     return str(
-        typer.prompt("Passphrase of the second chain's keys", hide_input=True, confirmation_prompt=confirm)
+        typer.prompt(
+            "Passphrase of the second chain's keys", hide_input=True, confirmation_prompt=confirm, err=True
+        )
     ).encode()

@@ -162,11 +162,11 @@ class _Job:
 
     def _verify_second(self, verified: VerifiedModel, signature: Path | None) -> None:
         from fltrust.artifacts.second import verify_second
-        from fltrust.pki.second import read_second_root
+        from fltrust.pki.second import read_second_ca
 
         if self.second is not None:
             root, second = self.second
-            verify_second(verified, root=read_second_root(root), signature=signature, second=second)
+            verify_second(verified, root=read_second_ca(root), signature=signature, second=second)
 
 
 class _Outcome:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from fltrust.client.channel import ChannelSource
 from fltrust.errors import CoordinatorUnavailable, FltrustError, StorageUnavailable, Unavailable
 from fltrust.wire.errors import error_from_call
-from fltrust.wire.rounds import MAX_SEAL
+from fltrust.wire.rounds import MAX_ROUND
 from fltrust.wire.values import parse
 
 R = TypeVar("R", bound=Message)
@@ -86,7 +86,7 @@ class Caller:
                 try:
                     for answer in call:
                         came = True
-                        yield parse(kind, answer, limit=MAX_SEAL)
+                        yield parse(kind, answer, limit=MAX_ROUND)
                     return
                 except grpc.RpcError as error:
                     failed = error_from_call(error)
@@ -127,7 +127,7 @@ class Caller:
             left = deadline - self._monotonic()
             try:
                 with self._channels.lease() as channel:
-                    return parse(kind, once(channel, max(left, 0.001)), limit=MAX_SEAL)
+                    return parse(kind, once(channel, max(left, 0.001)), limit=MAX_ROUND)
             except grpc.RpcError as error:
                 failed = error_from_call(error)
                 again = _may_repeat(failed, is_idempotent)

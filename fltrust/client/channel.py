@@ -19,11 +19,11 @@ from fltrust.identity import Role, SpiffeId, TrustDomain
 from fltrust.pki.bundle import bundle_to_pem
 from fltrust.pki.types import TrustBundle
 from fltrust.wire.artifacts import MAX_COUNTERSIGN
-from fltrust.wire.rounds import MAX_SEAL
+from fltrust.wire.rounds import MAX_ROUND
 from fltrust.wire.tls import TlsMaterial
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_SEAL),  # a round with its evidence
+    ("grpc.max_receive_message_length", MAX_ROUND),
     ("grpc.max_send_message_length", MAX_COUNTERSIGN),
     ("grpc.use_local_subchannel_pool", 1),  # a channel with a new certificate never reuses an old connection
     ("grpc.enable_retries", 0),  # what may be sent twice is decided by us, per method

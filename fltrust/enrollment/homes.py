@@ -29,20 +29,20 @@ def list_states(*, home: Path | None = None, role: Role | None = None) -> tuple[
     return tuple(sorted(path.parent for path in found if "." not in path.parent.name))
 
 
-def find_state(role: Role, *, home: Path | None = None) -> Path:
-    """The one state of this role under `home`. `NotFound` for none, `Conflict` for several."""
+def find_state(role: Role | None, *, home: Path | None = None) -> Path:
+    """The one state under `home`, of this role or of any. `NotFound` for none, `Conflict` for several."""
     base = home or default_home()
-    found = list_states(home=base, role=role)
+    found, kind = list_states(home=base, role=role), role or "identity"
     if not found:
         raise NotFound(
-            f"expected the state of one {role} under {base}, found none",
+            f"expected the state of one {kind} under {base}, found none",
             hint="run 'fltrust join' first"
             + (", or 'fltrust coordinator init' for a new trust domain" if role is Role.OPERATOR else ""),
         )
     if len(found) > 1:
         names = ", ".join(str(path) for path in found[:8])
         raise Conflict(
-            f"expected the state of one {role} under {base}, found {len(found)}: {names}",
+            f"expected the state of one {kind} under {base}, found {len(found)}: {names}",
             hint="choose one with --state",
         )
     return found[0]

@@ -35,7 +35,7 @@ def read_private(path: Path, *, limit: int) -> bytes:
     Refuses (``state-exposed``) a file of another owner or with any permission for group or others.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO: no wait
     except FileNotFoundError:
         raise Malformed(f"expected a file at {path}, found none") from None
     except OSError as error:

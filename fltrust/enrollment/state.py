@@ -7,7 +7,7 @@
                        a crash leaves the old pair or the new pair, never a mixture
     node.key, .pub     a participant's Flower node key, as OpenSSH writes it
     journal.sqlite     a participant's memory of what it signed
-    second.pem, second-next.key   a second key and its chain, where there is one: `fltrust.enrollment.second`
+    second.pem, second-next.pem   a second key and its chain, where there is one: `fltrust.enrollment.second`
     agent.lock         held by the running agent
 
 Files are replaced durably. A new folder takes its name only when it is whole (`StateDraft`). The

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from fltrust.agent.ports import ParticipantAgent, ReceivedInstruction
 from fltrust.errors import FltrustError, Refusal, StatementRefused
 from fltrust.flower.agents import participant_agent
-from fltrust.flower.records import attach, detach, to_content
+from fltrust.flower.records import Carried, attach, detach, to_content
 from fltrust.identity import NodeId, RunId
 from fltrust.updates import content_digest, digest_content
 
@@ -138,6 +138,6 @@ def _signed(
         return reply
     digest = content_digest(to_content(reply.content))  # 5
     signed = agent.sign_update(received, reply=digest, reply_type=reply.metadata.message_type)
-    second = agent.sign_second(signed) if asks_second else b""  # 6
-    reply.content = attach(reply.content, signed, second=second)  # 7
+    second = agent.sign_second(signed) if asks_second else None  # 6
+    reply.content = attach(reply.content, Carried(signed, second=second))  # 7
     return reply

@@ -20,7 +20,7 @@ from fltrust.errors import CertificateRefused, Conflict, FltrustError, Refusal, 
 from fltrust.flower import _private
 from fltrust.flower.consistency import agree, weight_text
 from fltrust.flower.nodes import TrustedNode
-from fltrust.flower.records import attach, detach, to_content
+from fltrust.flower.records import Carried, attach, detach, to_content
 from fltrust.flower.retention import Kept
 from fltrust.flower.services import ExchangeReport, Services, Trained
 from fltrust.flower.verdicts import Answer, Asked, Refused, Verdict, structure_of
@@ -34,7 +34,6 @@ from fltrust.updates import (
     VerifiedReceipt,
     digest_content,
 )
-from fltrust.updates.second import Signatures
 
 _log = logging.getLogger("fltrust.flower")
 
@@ -127,9 +126,11 @@ class Exchange:
                 )
             )
         signed = self.services.patiently(lambda: self.services.agent.sign_instructions(tuple(drafts)), "sign")
-        asked, asks_second = [], self.services.policy.signatures is Signatures.BOTH
+        asked, asks_second = [], bool(self.services.policy.second_roots)
         for (message, node, bare, like), statement in zip(prepared, signed, strict=True):
-            carrying = _private.copy_message(message, attach(bare, statement, asks_second=asks_second))
+            carrying = _private.copy_message(
+                message, attach(bare, Carried(statement, asks_second=asks_second))
+            )
             asked.append(Asked.of(node, carrying, statement, like))
             if self.key.phase is Phase.TRAIN:
                 self.services.judge.first_model = self.services.judge.first_model or like

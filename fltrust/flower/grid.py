@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from cryptography import x509
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fltrust.agent.ports import AggregatorAgent
 from fltrust.client.follower import TrustFollower
 from fltrust.clock import Clock, SystemClock
-from fltrust.errors import CertificateRefused, Malformed, Revoked
+from fltrust.errors import CertificateRefused, Revoked
 from fltrust.eventlog import EventLog
 from fltrust.flower import _private
 from fltrust.flower.collecting import Collector
@@ -32,12 +31,11 @@ from fltrust.flower.roots import LiveVerifier
 from fltrust.flower.services import ExchangeReport, Services
 from fltrust.flower.verdicts import Judge
 from fltrust.flower.waiting import NodeWait
-from fltrust.identity import NodeId, RunId, TrustDomain
-from fltrust.pki.second import read_second_root, second_roots_of
+from fltrust.identity import NodeId, RunId
+from fltrust.pki.second import read_second_ca, second_roots_of
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import RoundKey
 from fltrust.updates import Phase, StructurePolicy, phase_of
-from fltrust.updates.second import Signatures
 
 _log = logging.getLogger("fltrust.flower")
 
@@ -91,7 +89,7 @@ class TrustedGrid(Grid):
                 self._policy,
                 self._policy.structure or StructurePolicy.TENSORS,
                 self._clock,
-                second_roots=_second_roots(self._policy),
+                second_roots=second_roots_of(map(read_second_ca, self._policy.second_roots)),
             ),
             verifier=verifier,
             policy=self._policy,
@@ -325,18 +323,6 @@ class TrustedGrid(Grid):
         if self._policy.waits.timeout is not None:
             bounds.append(self._policy.waits.timeout.total_seconds())
         return timedelta(seconds=max(0.0, min(bounds)))
-
-
-def _second_roots(policy: TrustPolicy) -> Mapping[TrustDomain, x509.Certificate]:
-    """Read before the first round, so that no round is asked for what could not be verified."""
-    if policy.signatures is Signatures.FIRST:
-        return {}
-    if not policy.second_roots:
-        raise Malformed(
-            "expected a second root where policy asks for both signatures, got none",
-            hint="fltrust-second-root names the root.pem that 'fltrust second init' wrote",
-        )
-    return second_roots_of(map(read_second_root, policy.second_roots))
 
 
 @dataclass(slots=True)

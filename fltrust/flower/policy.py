@@ -13,7 +13,6 @@ from typing import Any
 from fltrust.errors import Malformed
 from fltrust.revocation.view import ReachMode, ReachPolicy
 from fltrust.updates import StructurePolicy
-from fltrust.updates.second import Signatures
 
 
 class OnFailure(StrEnum):
@@ -111,8 +110,8 @@ class TrustPolicy:
     to its rounds. What follows when the coordinator is out of reach is `reach`'s, as with the seal.
     `retention`, off by default, keeps the updates themselves.
 
-    `signatures`: with BOTH, every answer must carry a second signature (ML-DSA-65) of its participant, which
-    verifies under one of the `second_roots` (PEM files, one of each trust domain); see how-to/post-quantum.
+    `second_roots`: PEM files, one of each trust domain. Where there are any, every answer must carry a second
+    signature (ML-DSA-65) of its participant, which verifies under its domain's; see how-to/post-quantum.
     """
 
     quorum: QuorumPolicy = field(default_factory=QuorumPolicy)
@@ -124,7 +123,6 @@ class TrustPolicy:
     max_weight: float | None = None
     lineage: bool = True
     retention: Retention | None = None
-    signatures: Signatures = Signatures.FIRST
     second_roots: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
@@ -140,8 +138,7 @@ class TrustPolicy:
             fltrust-on-quorum-failure = "fail"  fltrust-allow-non-finite = false
             fltrust-timeout = 600 (seconds)     fltrust-stall-timeout = 60
             fltrust-node-wait = 60              fltrust-max-weight = 100000
-            fltrust-lineage = true              fltrust-signatures = "both"
-            fltrust-second-root = "second-root.pem"
+            fltrust-lineage = true              fltrust-second-root = "second-root.pem"
 
         Raises `Malformed` for an unknown ``fltrust-`` key or a value that does not fit.
         """
@@ -190,6 +187,5 @@ _SETTERS: dict[str, Any] = {
     "fltrust-allow-non-finite": _plain("allow_non_finite", bool),
     "fltrust-max-weight": _plain("max_weight", float),
     "fltrust-lineage": _plain("lineage", bool),
-    "fltrust-signatures": _plain("signatures", Signatures),
     "fltrust-second-root": _plain("second_roots", lambda value: (Path(value),) if value else ()),
 }

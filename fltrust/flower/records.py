@@ -19,12 +19,13 @@ from fltrust.artifacts.tensors import RawTensor, raw_of_npy, tensor_set_of
 from fltrust.errors import Malformed, Oversized
 from fltrust.identity import Digest
 from fltrust.updates import MAX_SIGNED_BYTES, Content, Record, RecordKind, Tensor
-from fltrust.updates.second import MAX_SECOND_OF_UPDATE, Signatures
+from fltrust.updates.second import MAX_SECOND_OF_UPDATE
 
 RESERVED = "fltrust"
 """The record name that apps cannot use."""
 _STATEMENT, _SIGNATURES, _SECOND = "statement", "signatures", "second"
 _PARTS = {_STATEMENT, _SIGNATURES, _SECOND}
+_BOTH = "both"
 _NUMPY = "numpy.ndarray"
 
 
@@ -50,20 +51,18 @@ class Carried:
     asks_second: bool = False
     """Of an instruction: the aggregator wants the answer signed twice. Not signed itself: who takes it out
     makes the answer be refused, and who puts it in is given a signature over what was signed anyway."""
-    second: bytes = b""
+    second: bytes | None = None
     """Of an answer: the second signature (`fltrust.updates.second`), where one was asked for."""
 
 
-def attach(
-    records: RecordDict, signed: bytes, *, asks_second: bool = False, second: bytes = b""
-) -> RecordDict:
-    """A shallow copy of `records` with the statement in its last record; `records` stays as it is."""
+def attach(records: RecordDict, carried: Carried) -> RecordDict:
+    """A shallow copy of `records` with ours as its last; `records` stays as it is."""
     carrying = records.copy()
-    record = ConfigRecord({_STATEMENT: signed})
-    if asks_second:
-        record[_SIGNATURES] = Signatures.BOTH.value
-    if second:
-        record[_SECOND] = second
+    record = ConfigRecord({_STATEMENT: carried.statement})
+    if carried.asks_second:
+        record[_SIGNATURES] = _BOTH
+    if carried.second is not None:
+        record[_SECOND] = carried.second
     carrying[RESERVED] = record
     return carrying
 
@@ -81,13 +80,13 @@ def detach(records: RecordDict) -> tuple[RecordDict, Carried | None]:
     del bare[RESERVED]
     if not isinstance(record, ConfigRecord) or not {_STATEMENT} <= set(record) <= _PARTS:
         raise Malformed(f"expected one statement in the record {RESERVED!r}, found something else")
-    asked = record.get(_SIGNATURES, Signatures.FIRST.value)
-    if asked not in tuple(Signatures):
-        raise Malformed(f"expected to be asked for {' or '.join(Signatures)} in the record {RESERVED!r}")
+    asks_second = _SIGNATURES in record
+    if asks_second and record[_SIGNATURES] != _BOTH:
+        raise Malformed(f"expected {_BOTH!r} signatures to be asked for in the record {RESERVED!r}")
     return bare, Carried(
         statement=_part(record, _STATEMENT, limit=MAX_SIGNED_BYTES),
-        asks_second=asked == Signatures.BOTH,
-        second=_part(record, _SECOND, limit=MAX_SECOND_OF_UPDATE) if _SECOND in record else b"",
+        asks_second=asks_second,
+        second=_part(record, _SECOND, limit=MAX_SECOND_OF_UPDATE) if _SECOND in record else None,
     )
 
 

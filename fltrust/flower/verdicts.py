@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from cryptography import x509
 from flwr.app import Message
@@ -16,8 +15,9 @@ from fltrust.flower._private import ErrorCode, RunNotRunningException
 from fltrust.flower.nodes import TrustedNode
 from fltrust.flower.policy import TrustPolicy
 from fltrust.flower.pullers import PullFailed
-from fltrust.flower.records import Carried, detach, to_content
+from fltrust.flower.records import detach, to_content
 from fltrust.identity import Digest, TrustDomain
+from fltrust.pki.second import require_in_force
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import Candidate, CohortMember
 from fltrust.updates import (
@@ -33,7 +33,7 @@ from fltrust.updates import (
     check_structure,
     unverified_statement,
 )
-from fltrust.updates.second import Signatures, check_second, second_of
+from fltrust.updates.second import demand_second
 
 _log = logging.getLogger("fltrust.flower")
 
@@ -117,8 +117,8 @@ class Judge:
         1. An error, of the pull or of the reply, is no statement of the participant: ``no-reply``.
         2. The reply carries one signed statement, else ``unsigned``, in words that help.
         3. The statement is this participant's answer to this instruction, and its digest is the
-           content's (`Verifier.verify_update`); its certificate stands well in our view. Where policy asks
-           for both signatures, a second one by this participant is over the same statement.
+           content's (`Verifier.verify_update`); its certificate stands well in our view. Where policy demands
+           it, a second signature by this participant is over the same statement (`demand_second`).
         4. Its tensors are well formed and its numbers finite, unless policy says otherwise. In training it
            fits the model that was sent, or the first one of the run: averaging makes floats of a
            counter's integers, and a client that loads them turns them back.
@@ -162,28 +162,21 @@ class Judge:
             content=content,
             workers=self.workers,
         )
-        self._check_second(carried, signed, update, now)
+        if self.second_roots:
+            leaf = demand_second(
+                carried.second,
+                payload=signed.envelope.payload,
+                who=update.certificate.spiffe_id,
+                roots=self.second_roots,
+                at=update.statement.signed_at,  # as whoever reads the record will
+            )
+            require_in_force(leaf, at=now)
         self._check_structure(content, asked)  # 4
         trusted = Message(bare, reply_to=asked.message)
-        return Answer(asked, update, content, trusted, self._candidate(asked, carried))
-
-    def _check_second(
-        self, carried: Carried, signed: SignedStatement, update: VerifiedUpdate, now: datetime
-    ) -> None:
-        ask = self.policy.signatures
-        check_second(
-            second_of(carried.second) if carried.second and ask is Signatures.BOTH else None,
-            ask=ask,
-            payload=signed.envelope.payload,
-            who=update.certificate.spiffe_id,
-            roots=self.second_roots,
-            at=now,
-        )
-
-    def _candidate(self, asked: Asked, carried: Carried) -> Candidate:
-        """What goes to the seal. A second signature that was not asked for is not verified, and left out."""
-        second = carried.second if self.policy.signatures is Signatures.BOTH else b""
-        return Candidate(asked.signed, carried.statement, second)
+        # A second signature that was not demanded is not verified, and goes no further.
+        second = carried.second if self.second_roots else None
+        candidate = Candidate(asked.signed, carried.statement, second)
+        return Answer(asked, update, content, trusted, candidate)
 
     def _check_structure(self, content: Content, asked: Asked) -> None:
         models: list[StructureSpec] = []

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fltrust.errors import CertificateRefused, Malformed, Oversized
 from fltrust.identity import Digest, TrustDomain
 from fltrust.keys.verify import is_p256
+from fltrust.pki.issuing import domain_of_ca
 from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.pki.types import TrustBundle
 from fltrust.strictbase64 import to_base64, to_base64url
@@ -37,15 +38,16 @@ def bundle_matches_fingerprint(bundle: TrustBundle, fingerprint: Digest) -> bool
 def pin_bundle(bundle: TrustBundle, *fingerprints: Digest) -> TrustBundle:
     """Return the bundle cut down to the roots that `fingerprints` name; refuse if there is none.
 
-    For a bundle fetched before there was trust: a root that somebody added on the way is dropped.
+    For a bundle fetched before there was trust: a root that somebody added on the way is dropped, and so is
+    one that names another trust domain than the bundle says.
     """
     named = {root for fingerprint in fingerprints for root in _matching(bundle, fingerprint)}
-    roots = tuple(root for root in bundle.roots if root in named)
+    roots = tuple(root for root in bundle.roots if root in named and _may_speak(root, bundle.domain))
     if not roots:
         raise CertificateRefused(
             f"expected a root of {bundle.domain} with fingerprint {', '.join(map(str, fingerprints))}, "
             "found none",
-            hint="is the token for this coordinator? ask its operator for a new one",
+            hint="is it of the same federation? its operators know the fingerprint, join tokens carry it",
         )
     return TrustBundle(bundle.domain, roots, bundle.sequence)
 
@@ -152,6 +154,14 @@ def certificates_from_pem(data: bytes, *, limit: int) -> tuple[x509.Certificate,
         return tuple(x509.load_pem_x509_certificates(data))
     except PARSE_ERRORS:
         raise Malformed("expected certificates in PEM, found something else") from None
+
+
+def _may_speak(root: x509.Certificate, domain: TrustDomain) -> bool:
+    """Whether the root may stand for this domain: one of ours names it; others' roots name none."""
+    try:
+        return domain_of_ca(root) == domain
+    except Malformed:
+        return True
 
 
 def _matching(bundle: TrustBundle, fingerprint: Digest) -> tuple[x509.Certificate, ...]:

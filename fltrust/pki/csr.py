@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
-from fltrust.errors import Malformed, Oversized, SignatureInvalid
+from fltrust.errors import CertificateRefused, Malformed, Oversized, Refusal, SignatureInvalid
+from fltrust.identity import SpiffeId
+from fltrust.keys.mldsa import MldsaSigner, verify_mldsa
 from fltrust.keys.signer import Signer
 from fltrust.keys.verify import is_p256, verify_with
 from fltrust.pki import crmf
@@ -54,6 +59,48 @@ def create_csr(signer: Signer) -> bytes:
     """Make the request that `parse_csr` takes, in DER: the key, its proof, an empty name."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return builder.sign(SignerKey(signer), SHA256()).public_bytes(Encoding.DER)
+
+
+def create_mldsa_csr(signer: MldsaSigner, who: SpiffeId) -> bytes:
+    """Make the request that `parse_mldsa_csr` takes, in DER: the key, its proof, and for whom it is."""
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(who))])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    request = builder.add_extension(names, critical=True).sign(signer.private_key, None)
+    return request.public_bytes(Encoding.DER)
+
+
+def parse_mldsa_csr(der: bytes, *, expect: SpiffeId) -> MLDSA65PublicKey:
+    """Return the ML-DSA-65 key that signed this PKCS#10 request (RFC 2986) for `expect`.
+
+    The name earns nothing by itself: somebody else's first certificate vouches for it. It is there so that
+    the holder of this key says whose it is, and nobody can have another's key certified for themselves.
+    `Oversized`, `Malformed` and `SignatureInvalid` as `parse_csr`; `CertificateRefused` for another name.
+    """
+    _bound(der)
+    try:
+        request = x509.load_der_x509_csr(der)
+        key, signed, signature = request.public_key(), request.tbs_certrequest_bytes, request.signature
+        names = [name for extension in request.extensions for name in _names_in(extension)]
+    except PARSE_ERRORS as error:
+        raise Malformed(
+            f"expected a certificate request in DER (PKCS#10), found {type(error).__name__} on reading it"
+        ) from None
+    if not isinstance(key, MLDSA65PublicKey):
+        raise Malformed("expected a certificate request of an ML-DSA-65 key, got another kind")
+    try:
+        verify_mldsa(key, signature, signed)
+    except SignatureInvalid:
+        raise SignatureInvalid("expected a certificate request signed by its own key, it is not") from None
+    if names != [x509.UniformResourceIdentifier(str(expect))]:
+        raise CertificateRefused(
+            f"expected a certificate request for {expect}, got one for another",
+            reason=Refusal.UNKNOWN_IDENTITY,
+        )
+    return key
+
+
+def _names_in(extension: x509.Extension[x509.ExtensionType]) -> Iterable[x509.GeneralName]:
+    return extension.value if isinstance(extension.value, x509.SubjectAlternativeName) else ()
 
 
 def _bound(der: bytes) -> None:

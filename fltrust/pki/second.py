@@ -18,7 +18,6 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from fltrust.errors import CertificateRefused, Conflict, Malformed, Oversized, Refusal
@@ -79,10 +78,11 @@ class SecondAuthority:
 
     def issue(
         self, who: SpiffeId, public_key: MLDSA65PublicKey, *, now: datetime, not_after: datetime
-    ) -> tuple[bytes, ...]:
+    ) -> tuple[x509.Certificate, ...]:
         """Issue a certificate for `who`, whose identity and key were proved elsewhere; the chain, leaf first.
 
-        Its life is that of the identity's certificate in the first chain: give that one's `not_after`.
+        It lives `MAX_LEAF_LIFETIME` at most. `CertificateRefused` for a longer life, a key of another kind,
+        or an identity of another trust domain.
         """
         start = _start(now)
         if who.domain != self.domain:
@@ -91,6 +91,8 @@ class SecondAuthority:
             )
         if not start < not_after <= start + MAX_LEAF_LIFETIME or not isinstance(public_key, MLDSA65PublicKey):
             raise _refused(f"expected an ML-DSA-65 key and a life of at most {MAX_LEAF_LIFETIME} for {who}")
+        if not_after > self.certificate.not_valid_after_utc:
+            raise _refused(f"expected a second certificate of {who} that ends before its issuing CA does")
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(who))])
         leaf = (
             _begin(public_key, start=start, end=not_after, entropy=self._entropy)
@@ -105,7 +107,7 @@ class SecondAuthority:
             )
             .sign(self._signer.private_key, None)
         )
-        return (leaf.public_bytes(Encoding.DER), self.certificate.public_bytes(Encoding.DER))
+        return (leaf, self.certificate)
 
 
 def create_second_root(
@@ -186,19 +188,21 @@ def second_roots_of(roots: Iterable[x509.Certificate]) -> Mapping[TrustDomain, x
     return found
 
 
-def read_second_root(path: Path) -> x509.Certificate:
-    """Read a root of the second chain, in PEM; `Malformed` for anything else."""
+def read_second_ca(path: Path) -> x509.Certificate:
+    """Read a CA certificate of the second chain, in PEM; `Malformed` for anything else."""
     try:
         return x509.load_pem_x509_certificate(read_bounded(path, limit=2 * MAX_SECOND_CERTIFICATE))
     except PARSE_ERRORS:
-        raise Malformed(f"expected the second chain's root in PEM in {path}, found something else") from None
+        raise Malformed(
+            f"expected a CA certificate of the second chain in PEM in {path}, found something else"
+        ) from None
 
 
 def _read_leaf(leaf: x509.Certificate, expect: SpiffeId) -> SecondLeaf:
     try:
         extensions = {extension.oid: extension for extension in leaf.extensions}
-        names = extensions[ExtensionOID.SUBJECT_ALTERNATIVE_NAME].value
-        key = leaf.public_key()
+        names = list(extensions[ExtensionOID.SUBJECT_ALTERNATIVE_NAME].value)
+        key, subject = leaf.public_key(), list(leaf.subject)
     except (*PARSE_ERRORS, KeyError):
         raise _refused("expected a well-formed certificate of the second chain", Refusal.MALFORMED) from None
     wanted = {
@@ -208,9 +212,9 @@ def _read_leaf(leaf: x509.Certificate, expect: SpiffeId) -> SecondLeaf:
     }
     if set(extensions) != _LEAF_EXTENSIONS or any(extensions[o].value != v for o, v in wanted.items()):
         raise _refused(f"expected the extensions of a second certificate for {expect}, found others")
-    if not isinstance(key, MLDSA65PublicKey) or list(leaf.subject):
+    if not isinstance(key, MLDSA65PublicKey) or subject:
         raise _refused(f"expected an ML-DSA-65 key and an empty subject for {expect}, found others")
-    if list(names) != [x509.UniformResourceIdentifier(str(expect))]:
+    if names != [x509.UniformResourceIdentifier(str(expect))]:
         raise _refused(f"expected a second certificate of {expect}, got another's", Refusal.UNKNOWN_IDENTITY)
     start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if end - start > MAX_LEAF_LIFETIME + BACKDATE:

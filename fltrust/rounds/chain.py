@@ -19,7 +19,7 @@ from fltrust.rounds.evidence import CandidateRefused, check_candidate
 from fltrust.rounds.logged import LogEvidence, VerifiedLog
 from fltrust.rounds.types import RoundKey, RoundRecord, RoundStatus
 from fltrust.updates.receipt import SealedRoundStatement
-from fltrust.updates.second import Signatures, check_second, second_of
+from fltrust.updates.second import demand_second
 from fltrust.updates.signing import MAX_SEALED_SIGNED_BYTES, SignedStatement
 from fltrust.updates.verify import VerifiedReceipt, Verifier, claimed_at
 
@@ -38,7 +38,7 @@ class RoundCheck:
     refused: tuple[tuple[SpiffeId, str], ...] = ()
     tainted: tuple[SpiffeId, ...] = ()
     """Admitted, but revoked later as compromised since before they signed: consider the round spoilt."""
-    second: tuple[SpiffeId, ...] = ()
+    signed_twice: tuple[SpiffeId, ...] = ()
     """Admitted, with a second signature (ML-DSA-65) that verified too; looked at where a root is given."""
     problems: list[str] = field(default_factory=list)
 
@@ -76,7 +76,7 @@ class ChainReport:
             written.append(
                 f"{where}: {verdict}, entry {check.index}, epoch {check.epoch}, "
                 f"{len(check.admitted)} admitted, {len(check.refused)} refused"
-                + (f", {len(check.second)} signed twice" if check.second else "")
+                + (f", {len(check.signed_twice)} signed twice" if check.signed_twice else "")
             )
             written.extend(f"  {problem}" for problem in check.problems)
             written.extend(f"  {who} was compromised when it signed" for who in check.tainted)
@@ -105,7 +105,7 @@ class ChainReport:
                     "admitted": [str(who) for who in check.admitted],
                     "refused": {str(who): reason for who, reason in check.refused},
                     "tainted": [str(who) for who in check.tainted],
-                    "second": [str(who) for who in check.second],
+                    "signed_twice": [str(who) for who in check.signed_twice],
                     "problems": list(check.problems),
                 }
                 for check in self.rounds
@@ -146,7 +146,7 @@ def verify_chain(
        well, and the run had been opened.
     5. Given the trust feed, whoever was revoked later, as compromised since before it signed, is tainted.
     6. Given roots of the second chain (`second_roots`, by trust domain), every update that was admitted has
-       a second signature by its participant, valid when it was signed (`check_second`).
+       a second signature by its participant, valid when it was signed (`demand_second`).
 
     Without `events`, 4 and 5 are left out: revocations are not part of the rounds' own record. Without
     `log`, the rounds' places are taken as said: rounds may have been left out. `foreign` are the roots of
@@ -164,11 +164,11 @@ def verify_chain(
             continue
         sealed.append((check, receipt))
         offers = _check_evidence(record, receipt.statement, check, verifier)  # 3.
-        if second_roots is not None:
-            _check_second(offers, check, second_roots)  # 6.
         if feed:
             _check_standing(receipt.statement, offers, check, feed)  # 4.
             check.tainted = tuple(who for who, offer in offers.items() if _is_tainted(offer, feed))  # 5.
+        if second_roots is not None:
+            _check_second(offers, check, second_roots)  # 6.
     _check_places(sealed, tree)  # 2.
     return ChainReport(tuple(checks), tree, log_problem)
 
@@ -250,23 +250,14 @@ def _check_evidence(
 def _check_second(
     offers: Mapping[SpiffeId, Offer], check: RoundCheck, roots: Mapping[TrustDomain, x509.Certificate]
 ) -> None:
-    signed_twice: list[SpiffeId] = []
     for who, offer in offers.items():
-        candidate = offer.candidate
+        payload = SignedStatement.from_bytes(offer.candidate.update).envelope.payload
         try:
-            check_second(
-                second_of(candidate.second) if candidate.second else None,
-                ask=Signatures.BOTH,
-                payload=SignedStatement.from_bytes(candidate.update).envelope.payload,
-                who=who,
-                roots=roots,
-                at=offer.signed_at,
-            )
+            demand_second(offer.candidate.second, payload=payload, who=who, roots=roots, at=offer.signed_at)
         except FltrustError as error:
             check.problems.append(f"{who}: {error.message}")
         else:
-            signed_twice.append(who)
-    check.second = tuple(signed_twice)
+            check.signed_twice += (who,)
 
 
 def _check_standing(

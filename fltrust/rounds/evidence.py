@@ -12,7 +12,7 @@ from fltrust.pki.verify import CLOCK_SKEW
 from fltrust.rounds.admission import Offer
 from fltrust.rounds.types import Candidate, CohortMember, RoundKey
 from fltrust.updates.expect import expect, refused
-from fltrust.updates.second import require_same_payload, second_of
+from fltrust.updates.second import SecondSignature, require_consistent
 from fltrust.updates.signing import SignedStatement
 from fltrust.updates.statement import InstructionStatement
 from fltrust.updates.verify import ExpectedUpdate, Opened, Verifier, claimed_at
@@ -47,8 +47,8 @@ def check_candidate(
     4. It was signed after the instruction was issued and not after `now`, give or take `CLOCK_SKEW`,
        with a certificate that was valid then. So an update is not lost because its certificate ran
        out while the round waited for others, and cannot be dated back before the round.
-    5. A second signature beside it is over the same payload, else ``digest-mismatch``. Whether it holds is
-       for those to say who have its root.
+    5. A second signature beside it is over the same payload, by the key of its own leaf, which names the
+       participant (`require_consistent`). Whether that leaf counts is for those to say who have a root.
     """
     try:
         # 1.
@@ -84,8 +84,9 @@ def check_candidate(
             content=None,
         )
         # 5.
-        if candidate.second:
-            require_same_payload(second_of(candidate.second), signed.envelope.payload, who=who)
+        if candidate.second is not None:
+            second = SecondSignature.of_update(candidate.second)
+            require_consistent(second, payload=signed.envelope.payload, who=who)
     except FltrustError as error:
         raise CandidateRefused(who, error) from error
     return Offer(

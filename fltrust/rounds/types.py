@@ -38,13 +38,13 @@ class Candidate:
     """An update that the aggregator verified and offers for the seal.
 
     `instruction` and `update` are `SignedStatement` bytes; the coordinator verifies both again. `second` is a
-    `SecondSignature` over the update's payload, where the aggregator asked for one and verified it: the
+    `SecondSignature` over the update's payload, where the aggregator demanded one and verified it: the
     coordinator keeps it, and knows no root to verify it under.
     """
 
     instruction: bytes
     update: bytes
-    second: bytes = b""
+    second: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Rounds:
         return _round(
             row,
             cohort=tuple(map(_member, cohort)),
-            evidence=tuple(Candidate(item.instruction, item.update, item.second or b"") for item in evidence),
+            evidence=tuple(Candidate(item.instruction, item.update, item.second) for item in evidence),
         )
 
     def all(self, run_id: RunId | None) -> tuple[RoundRecord, ...]:
@@ -159,7 +159,7 @@ class Rounds:
                 "participant": str(who),
                 "instruction": candidate.instruction,
                 "update": candidate.update,
-                "second": candidate.second or None,
+                "second": candidate.second,
             }
             for position, (who, candidate) in enumerate(admitted)
         ]

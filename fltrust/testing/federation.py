@@ -22,7 +22,7 @@ from fltrust.agent.participant import ParticipantCore
 from fltrust.artifacts.ports import StepOfRun
 from fltrust.artifacts.signing import SignedModel, sign
 from fltrust.clock import Clock
-from fltrust.enrollment.second import SecondPair
+from fltrust.enrollment.second import SecondPair, no_second_key
 from fltrust.errors import FltrustError, NotFound
 from fltrust.flower.agents import forget_in_process, register_in_process
 from fltrust.flower.records import save_model
@@ -113,7 +113,7 @@ class LocalParticipant:
 
     def _second(self) -> SecondPair:
         if self.second is None:
-            raise NotFound(f"expected a second key of {self.spiffe_id}", reason="second-key-missing")
+            raise no_second_key(self.spiffe_id)
         return self.second
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fltrust.flower import _private
-from fltrust.flower.records import RESERVED, attach, detach
+from fltrust.flower.records import RESERVED, Carried, attach, detach
 from fltrust.testing.local_grid import copy_records
 
 
@@ -37,7 +37,7 @@ def strip(_instruction: Message, reply: Message) -> Message:
 def forge(_instruction: Message, reply: Message) -> Message:
     """Put bytes where the signed statement belongs."""
     bare, _ = detach(reply.content)
-    return _private.copy_message(reply, attach(bare, b"fltrust-signed-v1\x00" + bytes(64)))
+    return _private.copy_message(reply, attach(bare, Carried(b"fltrust-signed-v1\x00" + bytes(64))))
 
 
 def garble(_instruction: Message, reply: Message) -> Message:

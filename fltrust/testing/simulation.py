@@ -22,7 +22,8 @@ from fltrust.agent.journal import Journal
 from fltrust.agent.participant import ParticipantCore
 from fltrust.agent.ports import AgentIdentity, ReceivedInstruction
 from fltrust.agent.server import AgentServer
-from fltrust.errors import AgentUnavailable, NotFound, PermissionDenied
+from fltrust.enrollment.second import no_second_key
+from fltrust.errors import AgentUnavailable, PermissionDenied
 from fltrust.flower._private import NodeInfo
 from fltrust.flower.agents import simulation_socket
 from fltrust.flower.grid import TrustedGrid
@@ -93,7 +94,7 @@ class SimulationAgent:
 
     def sign_second(self, _signed: bytes) -> bytes:
         """Refused: the nodes of a simulation have no second key."""
-        raise NotFound("expected a second key, simulated nodes have none", reason="second-key-missing")
+        raise no_second_key("a simulated node")
 
     def __enter__(self) -> SimulationAgent:
         server = AgentServer(self._path, handlers=participant_handlers(self), max_connections=_CONNECTIONS)

@@ -14,7 +14,6 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Self
 
 from cryptography import x509
@@ -23,7 +22,12 @@ from fltrust import strictjson
 from fltrust.errors import Malformed, Refusal, Refused, SignatureInvalid, StatementRefused
 from fltrust.identity import KeyId, SpiffeId, TrustDomain
 from fltrust.keys.mldsa import SIGNATURE_BYTES, MldsaSigner, key_id_of, verify_mldsa
-from fltrust.pki.second import MAX_SECOND_CERTIFICATE, SecondLeaf, verify_second_chain
+from fltrust.pki.second import (
+    MAX_SECOND_CERTIFICATE,
+    SecondLeaf,
+    second_leaf_of,
+    verify_second_chain,
+)
 from fltrust.strictbase64 import from_base64, to_base64
 from fltrust.updates.dsse import PAYLOAD_TYPE, pae
 
@@ -32,15 +36,6 @@ MAX_SECOND = 8 * 2**20
 """Bytes of one second signature, payload and all."""
 MAX_SECOND_OF_UPDATE = 128 * 1024
 """Bytes of an update's: its payload is small."""
-
-
-class Signatures(StrEnum):
-    """Which signatures a verifier asks for. No "either": a signature that may be left out is none."""
-
-    FIRST = "first"
-    """The classical one, as ever; a second one is not looked at."""
-    BOTH = "both"
-    """The classical one and an ML-DSA-65 one, of the same identity, over the same payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,68 +99,71 @@ class SecondSignature:
         chain = tuple(from_base64(der, "a certificate") for der in encoded)
         return cls(payload, key_id, signature, chain)
 
+    @classmethod
+    def of_update(cls, data: bytes) -> Self:
+        """Read an update's second signature: `from_json`, within an update's bound."""
+        return cls.from_json(data, limit=MAX_SECOND_OF_UPDATE)
+
 
 def require_second(
     second: SecondSignature, *, payload: bytes, who: SpiffeId, root: x509.Certificate, at: datetime
 ) -> SecondLeaf:
     """Verify a second signature over `payload`, whose first one was verified to be by `who`.
 
-    1. It is over the same payload, byte for byte, else ``digest-mismatch``.
-    2. Its chain leads to the root, is valid at `at`, and its leaf names `who`, else `CertificateRefused`.
-    3. The signature is the leaf key's over that payload, else `SignatureInvalid`.
+    1. Its chain leads to the root, is valid at `at`, and its leaf names `who`, else `CertificateRefused`.
+    2. It is over that payload, by the leaf's key (`require_consistent`).
     """
     # 1.
-    require_same_payload(second, payload, who=who)
-    # 2.
     leaf = verify_second_chain(second.chain_der, root=root, at=at, expect=who)
-    # 3.
-    if second.key_id != key_id_of(leaf.public_key):
-        raise SignatureInvalid(f"expected a second signature by the key of {who}, got another key's")
-    verify_mldsa(leaf.public_key, second.signature, pae(PAYLOAD_TYPE, payload))
+    # 2.
+    require_consistent(second, payload=payload, who=who)
     return leaf
 
 
-def require_same_payload(second: SecondSignature, payload: bytes, *, who: SpiffeId) -> None:
-    """Return only if the second signature is over `payload`, byte for byte; else ``digest-mismatch``."""
+def require_consistent(second: SecondSignature, *, payload: bytes, who: SpiffeId) -> None:
+    """Hold a second signature against its own leaf, for who has no root to verify that under.
+
+    1. It is over the same payload, byte for byte, else ``digest-mismatch``.
+    2. Its leaf has the one shape and names `who`, else `CertificateRefused`.
+    3. The signature is the leaf key's over that payload, else `SignatureInvalid`.
+    """
+    # 1.
     if not hmac.compare_digest(second.payload, payload):
         raise StatementRefused(
             f"expected the second signature of {who} over the same payload, it is over another",
             reason=Refusal.DIGEST_MISMATCH,
         )
+    # 2.
+    leaf = second_leaf_of(second.chain_der[0], expect=who)
+    # 3.
+    if second.key_id != key_id_of(leaf.public_key):
+        raise SignatureInvalid(f"expected a second signature by the key of {who}, got another key's")
+    verify_mldsa(leaf.public_key, second.signature, pae(PAYLOAD_TYPE, payload))
 
 
-def second_of(data: bytes) -> SecondSignature:
-    """Read an update's second signature: `SecondSignature.from_json`, within an update's bound."""
-    return SecondSignature.from_json(data, limit=MAX_SECOND_OF_UPDATE)
-
-
-def check_second(
-    second: SecondSignature | None,
+def demand_second(
+    data: bytes | None,
     *,
-    ask: Signatures,
     payload: bytes,
     who: SpiffeId,
     roots: Mapping[TrustDomain, x509.Certificate],
     at: datetime,
-) -> SecondLeaf | None:
-    """Hold a statement whose first signature was verified against what is asked for beside it.
+) -> SecondLeaf:
+    """Demand a second signature beside an update whose first one was verified.
 
     `payload` is what the first signature is over, and `who` the identity that it was verified to be by.
 
-    1. Where only the first is asked for, that is all: None, whatever came.
-    2. A second one must have come (``second-signature-missing``), and `roots` must hold one of that
-       identity's trust domain to verify it under (``second-root-missing``): nothing makes two into one.
+    1. One must have come (``second-signature-missing``), and `roots` must hold one of that identity's trust
+       domain to verify it under (``second-root-missing``): nothing makes two signatures into one.
+    2. It reads (`SecondSignature.of_update`).
     3. It verifies (`require_second`).
     """
     # 1.
-    if ask is Signatures.FIRST:
-        return None
-    # 2.
-    if second is None:
+    if not data:
         raise StatementRefused(
             f"expected a second signature (ML-DSA-65) of {who}, got none",
             reason="second-signature-missing",
-            hint="the policy asks for both; the signer must sign with both keys",
+            hint="both are demanded: the signer must sign with both keys",
         )
     root = roots.get(who.domain)
     if root is None:
@@ -173,5 +171,5 @@ def check_second(
             f"expected a root to verify the second signature of {who} under, have none",
             reason="second-root-missing",
         )
-    # 3.
-    return require_second(second, payload=payload, who=who, root=root, at=at)
+    # 2. and 3.
+    return require_second(SecondSignature.of_update(data), payload=payload, who=who, root=root, at=at)

@@ -35,7 +35,7 @@ from fltrust.wire.trust import event_from_pb, event_to_pb
 from fltrust.wire.values import at_most
 
 FORMAT = "fltrust-record-v2"
-MAX_RECORD = 512 * 1024 * 1024
+MAX_RECORD = 2 * 1024**3
 MAX_LINE = 128 * 1024 * 1024
 
 
@@ -62,7 +62,7 @@ def export_record(
 
     The run may go on meanwhile. So the rounds are read first, then the proofs, then the feed: no round in
     the record stands outside the tree, or names an epoch past the feed. `NotFound` for a run
-    without rounds.
+    without rounds, `Oversized` for a record that nobody would read.
     """
     summaries = archive.list_rounds(run_id)
     if not summaries:
@@ -80,7 +80,12 @@ def export_record(
     lines.extend(pb.RecordLine(round=found) for found in rounds)
     lines.append(pb.RecordLine(tree=tree_to_pb(log)))
     lines.extend(pb.RecordLine(place=place_to_pb(index, proof)) for index, proof in log.proofs.items())
-    return b"".join(json_format.MessageToJson(line, indent=None).encode() + b"\n" for line in lines)
+    data = b"".join(json_format.MessageToJson(line, indent=None).encode() + b"\n" for line in lines)
+    if len(data) > MAX_RECORD:
+        raise Oversized(
+            f"expected a record of at most {MAX_RECORD} bytes, which is what is read, got {len(data)}"
+        )
+    return data
 
 
 def read_record(data: bytes) -> WrittenRecord:
@@ -122,7 +127,11 @@ def read_record(data: bytes) -> WrittenRecord:
 
 
 def verify_record(
-    data: bytes, run_id: RunId, *, roots: Collection[Digest], second_roots: Collection[x509.Certificate] = ()
+    data: bytes,
+    run_id: RunId,
+    *,
+    roots: Collection[Digest],
+    second_roots: Collection[x509.Certificate] | None = None,
 ) -> ChainReport:
     """Verify a record with nothing trusted but the fingerprints of the roots: one, or two where the trust
     domain changed its root in between.
@@ -156,7 +165,7 @@ def verify_record(
         log=record.log,
         events=record.events,
         foreign=foreign,
-        second_roots=second_roots_of(second_roots) if second_roots else None,
+        second_roots=None if second_roots is None else second_roots_of(second_roots),
     )
 
 

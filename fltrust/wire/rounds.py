@@ -28,7 +28,9 @@ from fltrust.wire.values import (
 )
 
 MAX_SEAL = 64 * 1024 * 1024
-"""Bytes of all messages of one seal together, and of one round with its evidence."""
+"""Bytes of all messages of one seal together."""
+MAX_ROUND = MAX_SEAL + 16 * 1024 * 1024
+"""Bytes of one round as it is given out: with its evidence, cohort and receipt."""
 _CHUNK = MAX_MESSAGE // 2  # a chunk is closed when it passes this; with one more candidate it still fits
 _MAX_REASON = 200
 MAX_PLACES = 1_000_000
@@ -109,7 +111,7 @@ def candidate_from_pb(message: pb.Candidate) -> Candidate:
     return Candidate(
         instruction=bounded(message.instruction, limit=MAX_SIGNED_BYTES, what="a signed instruction"),
         update=bounded(message.update, limit=MAX_SIGNED_BYTES, what="a signed update"),
-        second=bounded_or_none(message.second, limit=MAX_SECOND_OF_UPDATE, what="a second signature") or b"",
+        second=bounded_or_none(message.second, limit=MAX_SECOND_OF_UPDATE, what="a second signature"),
     )
 
 

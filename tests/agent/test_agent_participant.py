@@ -10,6 +10,7 @@ import pytest
 from agent_world import DOMAIN, MAIN, NODE, OTHER, RUN, SITE, START, Scene, content, model, scene
 from second_world import DAY, SecondChain
 
+from fltrust.agent.journal import Journal
 from fltrust.agent.ports import ReceivedInstruction
 from fltrust.enrollment.second import SecondPair
 from fltrust.errors import (
@@ -27,7 +28,7 @@ from fltrust.pki.second import second_roots_of
 from fltrust.revocation import EventKind
 from fltrust.revocation.view import ReachMode, ReachPolicy
 from fltrust.updates.dsse import Envelope
-from fltrust.updates.second import Signatures, check_second, second_of
+from fltrust.updates.second import demand_second
 from fltrust.updates.signing import SignedStatement
 from fltrust.updates.statement import Phase
 from fltrust.updates.verify import ExpectedUpdate, Verifier
@@ -303,22 +304,31 @@ def chain() -> SecondChain:
     return SecondChain(DOMAIN, now=START)
 
 
-def give_second(here: Scene, pair: SecondPair) -> None:
-    here.participant = here.world.participant(here.site, second=lambda: pair)
+def give_second(here: Scene, pair: SecondPair, journal: Journal | None = None) -> None:
+    here.participant = here.world.participant(here.site, journal, second=lambda: pair)
 
 
 def test_an_answer_is_signed_a_second_time_over_the_same_statement(here: Scene, chain: SecondChain) -> None:
     give_second(here, chain.pair(SITE))
     signed = here.participant.sign_update(here.instruction(), reply=content(9), reply_type="train")
-    leaf = check_second(
-        second_of(here.participant.sign_second(signed)),
-        ask=Signatures.BOTH,
-        payload=SignedStatement.from_bytes(signed).envelope.payload,
-        who=SITE,
-        roots=second_roots_of([chain.root]),
-        at=here.world.clock.now(),
-    )
-    assert leaf is not None
+    payload = SignedStatement.from_bytes(signed).envelope.payload
+    roots, now = second_roots_of([chain.root]), here.world.clock.now()
+    second = here.participant.sign_second(signed)
+    assert demand_second(second, payload=payload, who=SITE, roots=roots, at=now).spiffe_id == SITE
+
+
+def test_an_old_answer_is_not_signed_with_a_key_that_came_later() -> None:
+    """Whoever reads the record holds the second certificate to the time of the answer."""
+    journal = Journal(None)
+    here = scene(journal)
+    received = here.instruction()
+    signed = here.participant.sign_update(received, reply=content(9), reply_type="train")
+    here.world.clock.advance(DAY / 8)
+    here.world.beat()
+    give_second(here, SecondChain(DOMAIN, now=here.world.clock.now()).pair(SITE), journal)
+    with pytest.raises(CertificateRefused) as refused:
+        here.participant.sign_second(signed)
+    assert refused.value.reason == "certificate-not-yet-valid"
 
 
 def test_nothing_is_signed_a_second_time_that_was_not_signed_once(here: Scene, chain: SecondChain) -> None:

@@ -40,7 +40,7 @@ from fltrust.identity import Digest, Epoch, RunId
 from fltrust.revocation import EventKind, FeedHeartbeat, FeedItem, TrustEvent
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import Candidate, CohortMember, Opened, RoundKey
-from fltrust.updates.second import second_of
+from fltrust.updates.second import SecondSignature
 from fltrust.updates.signing import SignedStatement
 from fltrust.updates.statement import Phase
 from fltrust.wire.framing import MAX_FRAME, receive
@@ -95,26 +95,26 @@ def test_a_participants_app_checks_and_signs_over_the_socket(here: Scene, site: 
     assert here.participant.sign_update(received, reply=content(9), reply_type="train") == signed
 
 
-def test_a_second_signature_comes_over_the_socket_and_a_missing_key_as_its_refusal(
-    here: Scene, tmp_path: Path
-) -> None:
+def test_a_second_signature_comes_over_the_socket(here: Scene, tmp_path: Path) -> None:
     pair = SecondChain(DOMAIN, now=START).pair(SITE)
-    for name, second in (("with", lambda: pair), ("without", None)):
-        core = here.world.participant(here.site, second=second)
-        server = AgentServer(tmp_path / name / "agent.sock", handlers=participant_handlers(core))
-        server.start()
-        try:
-            client = AgentClient(server.path)
-            signed = client.sign_update(here.instruction(), reply=content(9), reply_type="train")
-            if second is None:
-                with pytest.raises(NotFound) as refused:
-                    client.sign_second(signed)
-                assert refused.value.reason == "second-key-missing"
-            else:
-                payload = SignedStatement.from_bytes(signed).envelope.payload
-                assert second_of(client.sign_second(signed)).payload == payload
-        finally:
-            server.stop()
+    core = here.world.participant(here.site, second=lambda: pair)
+    server = AgentServer(tmp_path / "run" / "agent.sock", handlers=participant_handlers(core))
+    server.start()
+    try:
+        client = AgentClient(server.path)
+        signed = client.sign_update(here.instruction(), reply=content(9), reply_type="train")
+        second = SecondSignature.of_update(client.sign_second(signed))
+    finally:
+        server.stop()
+    assert second.payload == SignedStatement.from_bytes(signed).envelope.payload
+
+
+def test_a_missing_second_key_comes_over_the_socket_as_its_refusal(here: Scene, site: AgentServer) -> None:
+    client = AgentClient(site.path)
+    signed = client.sign_update(here.instruction(), reply=content(9), reply_type="train")
+    with pytest.raises(NotFound) as refused:
+        client.sign_second(signed)
+    assert refused.value.reason == "second-key-missing"
 
 
 def test_a_refusal_arrives_with_its_class_reason_and_hint(here: Scene, site: AgentServer) -> None:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from base64 import b64encode
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lineage_world import initial
+from second_world import SecondChain
 from signed_world import RELEASE, SignedWorld, safetensors
 
+from fltrust.artifacts.bundle import SigstoreBundle
 from fltrust.artifacts.second import second_path, sign_second, verify_second
 from fltrust.clock import SystemClock
 from fltrust.enrollment.state import AgentRecord, StateDraft
-from fltrust.errors import CertificateRefused, EvidenceMissing, FltrustError
-from fltrust.identity import SpiffeId
-from fltrust.keys.mldsa import generate_mldsa
-from fltrust.pki import root_fingerprint
-from fltrust.pki.second import (
-    SecondAuthority,
-    create_second_issuing,
-    create_second_root,
-    read_second_root,
+from fltrust.errors import (
+    CertificateRefused,
+    EvidenceMissing,
+    FltrustError,
+    SignatureInvalid,
+    UntrustedSigner,
 )
+from fltrust.identity import SpiffeId
+from fltrust.pki import root_fingerprint
+from fltrust.pki.second import read_second_ca
 from fltrust.testing import ScratchCa, scratch_identity
+from fltrust.updates.second import SecondSignature
 
 WHO = SpiffeId.parse(RELEASE)
 
@@ -39,16 +45,14 @@ class Second:
     """A second root, and the release signer's key under it."""
 
     def __init__(self, world: SignedWorld, who: SpiffeId = WHO) -> None:
-        now = world.desk.clock.now() - timedelta(minutes=5)
-        root_key, issuing_key, self.key = (generate_mldsa() for _ in range(3))
-        self.root = create_second_root(who.domain, root_key, now=now)
-        issuing = create_second_issuing(self.root, root_key, issuing_key, now=now)
-        authority = SecondAuthority(issuing, issuing_key)
-        self.chain = authority.issue(who, self.key.public_key, now=now, not_after=now + timedelta(days=1))
-        self.who = who
+        chain = SecondChain(who.domain, now=world.desk.clock.now() - timedelta(minutes=5))
+        self.root, self.pair, self.who = chain.root, chain.pair(who), who
 
-    def sign(self, model: Path) -> Path:
-        return sign_second(model, signer=self.key, chain=self.chain, root=self.root, who=self.who)
+    def sign(self, model: Path, who: SpiffeId | None = None) -> Path:
+        pair = self.pair
+        return sign_second(
+            model, signer=pair.signer, chain=pair.chain_der, root=self.root, who=who or self.who
+        )
 
 
 def test_a_model_with_both_is_accepted_and_one_with_the_first_alone_as_ever(world: SignedWorld) -> None:
@@ -79,19 +83,47 @@ def test_the_second_signature_of_another_model_is_refused(world: SignedWorld, tm
 
 
 def test_what_no_verifier_would_accept_is_not_written(world: SignedWorld) -> None:
-    second = Second(world)
-    second.who = SpiffeId.of(WHO.domain, WHO.role, "somebody-else")
-    with pytest.raises(CertificateRefused):
-        second.sign(world.model)
+    intruder = SpiffeId.of(WHO.domain, WHO.role, "intruder")
+    with pytest.raises(UntrustedSigner):  # its first signer is another
+        Second(world, intruder).sign(world.model)
+    with pytest.raises(CertificateRefused):  # its chain is another's
+        Second(world, intruder).sign(world.model, who=WHO)
     assert not second_path(world.model).exists()
 
 
 def test_a_second_signature_of_somebody_else_than_the_first_signer_is_refused(world: SignedWorld) -> None:
     other = Second(world, SpiffeId.of(WHO.domain, WHO.role, "intruder"))
-    other.sign(world.model)
+    payload = SigstoreBundle.parse(world.signature.read_bytes()).envelope.payload
+    second = SecondSignature.sign(payload, signer=other.pair.signer, chain=other.pair.chain_der)
+    second_path(world.model).write_bytes(second.to_json())
     with pytest.raises(CertificateRefused) as refused:
         verify_second(world.verify(), root=other.root)
     assert refused.value.reason == "unknown-identity"
+
+
+@pytest.mark.parametrize("change", ["payload", "signature"])
+def test_the_key_signs_nothing_that_its_owner_did_not_sign_first(world: SignedWorld, change: str) -> None:
+    """Whoever can write the signature's file must not get this key's word for an update, or for anything."""
+
+    def edit(bundle: dict[str, Any]) -> None:
+        envelope = bundle["dsseEnvelope"]
+        if change == "payload":
+            envelope["payload"] = b64encode(b'{"_type":"https://in-toto.io/Statement/v1"}').decode()
+        else:
+            envelope["signatures"][0]["sig"] = b64encode(bytes(8)).decode()
+
+    world.edit(edit)
+    with pytest.raises(SignatureInvalid):
+        Second(world).sign(world.model)
+    assert not second_path(world.model).exists()
+
+
+def test_the_key_signs_models_alone(world: SignedWorld) -> None:
+    """A statement of another kind that the first key did sign: lineage, say, which is no model."""
+    world.signature.write_bytes(world.desk.sign(initial().to_payload()))
+    with pytest.raises(FltrustError, match=r"slsa\.dev/provenance"):
+        Second(world).sign(world.model)
+    assert not second_path(world.model).exists()
 
 
 class Commands:
@@ -132,13 +164,14 @@ class Commands:
 
 def test_the_commands_lead_from_nothing_to_a_model_signed_twice(tmp_path: Path) -> None:
     commands = Commands(tmp_path)
-    state, root = ("--state", str(commands.state)), ("--root", "chain/root.pem")
+    state, root = ("--state", str(commands.state)), ("--second-root", "chain/root.pem")
     commands.second("init", "--trust-domain", str(WHO.domain), *commands.chain)
     assert commands.second("init", "--trust-domain", str(WHO.domain), *commands.chain, check=False).returncode
     assert b"ENCRYPTED" in (tmp_path / "chain" / "root.key").read_bytes()
     commands.second("request", "--out", "request.json", *state)
     issue = ("issue", "request.json", "--out", "second.pem", *commands.chain, "--root")
-    assert "root" in commands.second(*issue, "sha256:" + "00" * 32, check=False).stderr
+    refused = commands.second(*issue, "sha256:" + "00" * 32, check=False)
+    assert (refused.returncode, "expected a root of hospitals.example" in refused.stderr) == (3, True)
     assert not (tmp_path / "second.pem").exists()
     commands.second(*issue, commands.first_root)
     assert str(WHO) in commands.second("install", "second.pem", *root, *state).stderr
@@ -147,5 +180,5 @@ def test_the_commands_lead_from_nothing_to_a_model_signed_twice(tmp_path: Path) 
     world = SignedWorld.make(tmp_path, clock=SystemClock())
     world.sign()
     commands.second("sign", str(world.model), *root, *state)
-    leaf = verify_second(world.verify(), root=read_second_root(tmp_path / "chain" / "root.pem"))
+    leaf = verify_second(world.verify(), root=read_second_ca(tmp_path / "chain" / "root.pem"))
     assert leaf.spiffe_id == WHO

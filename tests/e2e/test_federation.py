@@ -62,7 +62,7 @@ class Federation:
             lab.fltrust("second", "request", "--out", str(request), *state)
             issue = ("second", "issue", str(request), "--out", str(certificate))
             lab.fltrust(*issue, "--root", first_root, *chain)
-            lab.fltrust("second", "install", str(certificate), "--root", str(root), *state)
+            lab.fltrust("second", "install", str(certificate), "--second-root", str(root), *state)
         return root
 
     def means(self) -> dict[str, float]:
@@ -97,8 +97,7 @@ def test_two_sites_train_and_evaluate_and_the_record_verifies_anywhere(federatio
     """Signed twice, with second keys that their running agents were given."""
     federation.start({"site-a": "partition-id=0", "site-b": "partition-id=1"})
     second_root = federation.give_second_keys("site-a", "site-b")
-    both = {"fltrust-signatures": "both", "fltrust-second-root": str(second_root)}
-    run = federation.run(**{"fraction-evaluate": 1.0, **both})
+    run = federation.run(**{"fraction-evaluate": 1.0, "fltrust-second-root": str(second_root)})
     log = run.wait(120)
     assert federation.means() == {"0": 0.0, "1": 1.0, "2": 2.0}, log[-3000:]
     rows = federation.lab.fltrust_json("rounds", "show", run.run_id)

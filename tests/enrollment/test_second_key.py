@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from base64 import b64decode, b64encode
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from fltrust.errors import (
 )
 from fltrust.identity import Digest, SpiffeId
 from fltrust.keys import generate
-from fltrust.pki import create_csr, root_fingerprint
+from fltrust.pki import TrustBundle, bundle_to_json, create_csr, root_fingerprint
 from fltrust.testing import FakeClock, ScratchCa, scratch_identity
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -36,9 +38,8 @@ class Site:
     def __init__(self, folder: Path, *, passphrase: bytes | None = None) -> None:
         folder.mkdir(mode=0o700)
         self.folder = folder
-        self.identity = scratch_identity(
-            "site-a", ca=ScratchCa.make(DOMAIN, now=NOW), lifetime=DAY, clock=FakeClock(NOW)
-        )
+        self.ca = ScratchCa.make(DOMAIN, now=NOW)
+        self.identity = scratch_identity("site-a", ca=self.ca, lifetime=DAY, clock=FakeClock(NOW))
         self.home = SecondHome(folder, self.who, passphrase=passphrase)
         self.chain = SecondChain(self.who.domain, now=NOW)
 
@@ -89,7 +90,7 @@ def test_a_key_is_asked_for_certified_and_installed(site: Site) -> None:
 
 def test_the_key_never_leaves_the_folder(site: Site) -> None:
     data = site.ask()
-    assert stat.S_IMODE((site.folder / "second-next.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((site.folder / "second-next.pem").stat().st_mode) == 0o600
     assert b"PRIVATE" not in data
     assert set(json.loads(data)) == {"bundle", "chain", "csr", "signature", "type"}
 
@@ -97,7 +98,7 @@ def test_the_key_never_leaves_the_folder(site: Site) -> None:
 def test_with_a_passphrase_it_is_encrypted_at_rest(tmp_path: Path) -> None:
     site = Site(tmp_path / "state", passphrase=b"correct horse")
     data = site.ask()
-    assert b"ENCRYPTED" in (site.folder / "second-next.key").read_bytes()
+    assert b"ENCRYPTED" in (site.folder / "second-next.pem").read_bytes()
     site.install(site.certify(data))
     assert b"ENCRYPTED PRIVATE KEY" in (site.folder / "second.pem").read_bytes()
     assert site.home.load().leaf.spiffe_id == site.who
@@ -154,16 +155,74 @@ def test_a_participant_cannot_ask_in_the_name_of_another(site: Site, tmp_path: P
         site.verify(changed(site.ask(), csr=mine["csr"], signature=mine["signature"]))
 
 
-def test_every_flipped_bit_of_the_request_is_refused(site: Site) -> None:
+def test_a_key_that_somebody_else_asked_for_is_not_certified_to_another(site: Site) -> None:
+    """Nothing in a request is secret: another site of the same federation may take the CSR out of it."""
+    other = scratch_identity("site-b", ca=site.ca, lifetime=DAY, clock=FakeClock(NOW)).credentials
     data = site.ask()
-    fields = json.loads(data)
-    for name in ("csr", "signature"):
-        raw = b64decode(fields[name])
-        for position in range(0, len(raw), max(1, len(raw) // 60)):
-            altered = bytearray(raw)
-            altered[position] ^= 1
-            with pytest.raises(FltrustError):
-                site.verify(changed(data, **{name: b64encode(bytes(altered)).decode()}))
+    csr = b64decode(json.loads(data)["csr"])
+    taken = changed(
+        data,
+        signature=b64encode(other.signer.sign(b"fltrust-second-request-v1\n" + csr)).decode(),
+        chain=[b64encode(der).decode() for der in other.chain_der],
+    )
+    with pytest.raises(CertificateRefused) as refused:
+        site.verify(taken)
+    assert refused.value.reason == "unknown-identity"
+
+
+def test_what_the_first_key_signed_alone_proves_no_possession(site: Site) -> None:
+    """A CSR whose own signature is broken, vouched for all the same; and what is no CSR, or too large."""
+    current = site.identity.credentials
+    csr = bytearray(b64decode(json.loads(site.ask())["csr"]))
+    csr[-1] ^= 1
+    for der, kind in ((bytes(csr), SignatureInvalid), (b"no DER", Malformed), (bytes(17_000), Oversized)):
+        signature = current.signer.sign(b"fltrust-second-request-v1\n" + der)
+        with pytest.raises(kind):
+            site.verify(
+                changed(site.ask(), csr=b64encode(der).decode(), signature=b64encode(signature).decode())
+            )
+
+
+def test_flipped_bits_anywhere_in_the_request_are_refused(site: Site) -> None:
+    data = site.ask()
+    assert changed(data) == data
+    site.verify(data)
+    for position in range(0, len(data), 37):
+        altered = bytearray(data)
+        altered[position] ^= 1 << position % 7
+        with pytest.raises(FltrustError):
+            site.verify(bytes(altered))
+
+
+def test_a_root_speaks_for_its_own_domain_alone(site: Site, tmp_path: Path) -> None:
+    """Who pins the roots of two domains must not let the CA of one name somebody of the other."""
+    elsewhere = ScratchCa.make("elsewhere.example", now=NOW)
+    bundle = TrustBundle(site.who.domain, elsewhere.bundle.roots, 1)
+    data = changed(site.ask(), bundle=bundle_to_json(bundle).decode())
+    roots = [site.fingerprint, root_fingerprint(elsewhere.bundle.roots[0])]
+    with pytest.raises(CertificateRefused, match="expected a root"):
+        verify_request(data, roots=roots, at=NOW)
+
+
+def test_after_a_crash_between_installing_and_tidying_a_new_key_is_asked_for(site: Site) -> None:
+    data = site.ask()
+    pem = (site.folder / "second-next.pem").read_bytes()
+    site.install(site.certify(data))
+    (site.folder / "second-next.pem").write_bytes(pem)
+    (site.folder / "second-next.pem").chmod(0o600)
+    assert site.verify(site.ask()).public_key != site.home.load().signer.public_key
+
+
+def test_two_who_ask_at_once_ask_for_one_key(site: Site) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        asked = [found.result() for found in [pool.submit(site.ask) for _ in range(8)]]
+    assert len({site.verify(data).public_key.public_bytes_raw() for data in asked}) == 1
+
+
+def test_what_is_no_file_in_the_pairs_place_is_refused_at_once(site: Site) -> None:
+    os.mkfifo(site.folder / "second.pem", 0o600)
+    with pytest.raises(Malformed):
+        site.home.load()
 
 
 def test_a_key_of_another_kind_is_refused(site: Site) -> None:
@@ -217,7 +276,7 @@ def test_the_certificate_of_another_key_is_not_installed(site: Site) -> None:
 
 def test_a_certificate_that_nobody_asked_for_is_not_installed(site: Site) -> None:
     pem = site.certify(site.ask())
-    (site.folder / "second-next.key").unlink()
+    (site.folder / "second-next.pem").unlink()
     with pytest.raises(NotFound):
         site.install(pem)
 

@@ -21,7 +21,7 @@ from fltrust.flower import TrustedClientApp
 from fltrust.flower import agents as agents_module
 from fltrust.flower._private import become_server_app, copy_message
 from fltrust.flower.agents import register_in_process
-from fltrust.flower.records import attach, detach
+from fltrust.flower.records import Carried, attach, detach
 from fltrust.identity import Role, RunId
 from fltrust.revocation.events import RevocationReason
 from fltrust.revocation.ports import RevocationTarget
@@ -212,7 +212,7 @@ def test_an_instruction_of_a_revoked_aggregator_is_refused(
 
 def test_a_reply_under_the_reserved_name_is_refused(federation: LocalFederation) -> None:
     def squat(message: Message) -> RecordDict:
-        return attach(plus_one(message), b"mine")
+        return attach(plus_one(message), Carried(b"mine"))
 
     with LocalFederation(answering(squat), 1) as other:
         _, (report,) = train(other)

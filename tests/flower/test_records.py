@@ -43,7 +43,7 @@ def test_a_content_keeps_order_kinds_and_the_very_bytes() -> None:
 
 def test_attaching_copies_no_tensor_and_leaves_the_message_as_it_was() -> None:
     records = _records()
-    carrying = attach(records, b"signed")
+    carrying = attach(records, Carried(b"signed"))
     assert RESERVED not in records
     assert list(carrying) == [*records, RESERVED]
     assert carrying["z-arrays"] is records["z-arrays"]
@@ -51,7 +51,7 @@ def test_attaching_copies_no_tensor_and_leaves_the_message_as_it_was() -> None:
 
 def test_what_was_attached_is_detached_and_the_content_is_the_same() -> None:
     records = _records()
-    bare, carried = detach(attach(records, b"signed"))
+    bare, carried = detach(attach(records, Carried(b"signed")))
     assert carried == Carried(b"signed")
     assert content_digest(to_content(bare)) == content_digest(to_content(records))
     assert detach(records)[1] is None
@@ -78,16 +78,16 @@ def test_something_else_under_the_reserved_name_is_refused(record: Any) -> None:
 
 def test_a_statement_larger_than_any_can_be_is_refused() -> None:
     with pytest.raises(Oversized):
-        detach(attach(RecordDict(), bytes(MAX_SIGNED_BYTES + 1)))
+        detach(attach(RecordDict(), Carried(bytes(MAX_SIGNED_BYTES + 1))))
     with pytest.raises(Oversized):
-        detach(attach(RecordDict(), b"signed", second=bytes(MAX_SECOND_OF_UPDATE + 1)))
+        detach(attach(RecordDict(), Carried(b"signed", second=bytes(MAX_SECOND_OF_UPDATE + 1))))
 
 
 def test_what_goes_with_a_second_signature_is_carried_in_the_same_record() -> None:
-    asking, answer = attach(_records(), b"s", asks_second=True), attach(_records(), b"s", second=b"twice")
-    assert detach(asking)[1] == Carried(b"s", asks_second=True)
-    assert detach(answer)[1] == Carried(b"s", second=b"twice")
-    assert set(attach(_records(), b"s")[RESERVED]) == {"statement"}  # as ever, where nobody asks
+    asking, answer = Carried(b"s", asks_second=True), Carried(b"s", second=b"twice")
+    for carried in (asking, answer):
+        assert detach(attach(_records(), carried))[1] == carried
+    assert set(attach(_records(), Carried(b"s"))[RESERVED]) == {"statement"}  # as ever, where nobody asks
 
 
 def test_an_app_cannot_use_the_reserved_name() -> None:
@@ -129,5 +129,5 @@ def test_whatever_flower_can_hold_is_mapped_whole_and_attaching_does_not_change_
     assert [(r.name, [key for key, _ in r.items]) for r in content.records] == [
         (name, list(record)) for name, record in records.items()
     ]
-    bare, _ = detach(attach(RecordDict(records), b"s"))
+    bare, _ = detach(attach(RecordDict(records), Carried(b"s")))
     assert content_digest(to_content(bare)) == content_digest(content)

@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from fltrust.errors import (
     CertificateRefused,
@@ -26,13 +27,15 @@ from fltrust.keys.mldsa import MldsaSigner, generate_mldsa, load_mldsa, save_mld
 from fltrust.pki.second import (
     MLDSA65,
     SecondAuthority,
+    SecondLeaf,
     create_second_issuing,
     create_second_root,
+    second_leaf_of,
     second_roots_of,
     verify_second_chain,
 )
 from fltrust.updates.dsse import Envelope
-from fltrust.updates.second import SecondSignature, Signatures, check_second
+from fltrust.updates.second import SecondSignature, demand_second, require_consistent
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SITE = SpiffeId.of("hospitals.example", Role.PARTICIPANT, "site-a")
@@ -50,7 +53,8 @@ class World:
         self.root = create_second_root(who.domain, self.root_key, now=NOW)
         issuing = create_second_issuing(self.root, self.root_key, self.issuing_key, now=NOW)
         self.authority = SecondAuthority(issuing, self.issuing_key)
-        self.chain = self.authority.issue(who, self.key.public_key, now=NOW, not_after=NOW + LIFE)
+        issued = self.authority.issue(who, self.key.public_key, now=NOW, not_after=NOW + LIFE)
+        self.chain = tuple(certificate.public_bytes(Encoding.DER) for certificate in issued)
 
     def sign(self, payload: bytes = PAYLOAD) -> SecondSignature:
         return SecondSignature.sign(payload, signer=self.key, chain=self.chain)
@@ -68,16 +72,14 @@ def check(
     payload: bytes = PAYLOAD,
     who: SpiffeId = SITE,
     at: datetime = NOW,
-    ask: Signatures = Signatures.BOTH,
-) -> object:
-    return check_second(second, ask=ask, payload=payload, who=who, roots=second_roots_of([world.root]), at=at)
+) -> SecondLeaf:
+    data = None if second is None else second.to_json()
+    return demand_second(data, payload=payload, who=who, roots=second_roots_of([world.root]), at=at)
 
 
 def test_both_signatures_over_one_payload_are_what_both_asks_for(world: World) -> None:
     second = SecondSignature.from_json(world.sign().to_json())
-    leaf = check(second, world)
-    assert leaf is not None
-    assert leaf.spiffe_id == SITE  # type: ignore[attr-defined]
+    assert check(second, world).spiffe_id == SITE
 
 
 def test_todays_verifier_reads_the_first_envelope_as_ever(world: World) -> None:
@@ -88,10 +90,6 @@ def test_todays_verifier_reads_the_first_envelope_as_ever(world: World) -> None:
         Envelope.from_json(second.to_json())
 
 
-def test_where_only_the_first_is_asked_for_the_second_is_not_looked_at(world: World) -> None:
-    assert check(None, world, ask=Signatures.FIRST) is None
-
-
 def test_a_second_signature_that_is_missing_is_refused(world: World) -> None:
     with pytest.raises(StatementRefused) as refused:
         check(None, world)
@@ -100,8 +98,44 @@ def test_a_second_signature_that_is_missing_is_refused(world: World) -> None:
 
 def test_without_a_root_to_verify_it_under_it_is_refused(world: World) -> None:
     with pytest.raises(Refused) as refused:
-        check_second(world.sign(), ask=Signatures.BOTH, payload=PAYLOAD, who=SITE, roots={}, at=NOW)
+        demand_second(world.sign().to_json(), payload=PAYLOAD, who=SITE, roots={}, at=NOW)
     assert refused.value.reason == "second-root-missing"
+
+
+def test_without_a_root_it_is_held_to_its_own_leaf(world: World) -> None:
+    """What a coordinator can tell: it keeps no junk, and cannot tell whose CA signed the leaf."""
+    require_consistent(world.sign(), payload=PAYLOAD, who=SITE)
+    require_consistent(World().sign(), payload=PAYLOAD, who=SITE)
+    good = world.sign()
+    junk = replace(good, chain_der=(bytes(9000), bytes(9000)))
+    for bad, payload, who in (
+        (good, b"{}", SITE),
+        (good, PAYLOAD, OTHER),
+        (replace(good, signature=bytes(len(good.signature))), PAYLOAD, SITE),
+        (replace(good, key_id=World().key.key_id), PAYLOAD, SITE),
+        (junk, PAYLOAD, SITE),
+    ):
+        with pytest.raises(FltrustError):
+            require_consistent(bad, payload=payload, who=who)
+
+
+def test_a_leaf_whose_subject_cannot_be_read_is_refused_and_ends_nothing(world: World) -> None:
+    """Its CA is another's: what it signs must not end a verification with an error of Python's own."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ABCDEFGH")])
+    leaf = x509.load_der_x509_certificate(world.chain[0])
+    builder = x509.CertificateBuilder(
+        leaf.issuer, name, leaf.public_key(), leaf.serial_number, NOW, NOW + LIFE, list(leaf.extensions)
+    )
+    der = builder.sign(world.issuing_key.private_key, None).public_bytes(Encoding.DER)
+    hostile = der.replace(b"ABCDEFGH", b"\xff\xfe\xff\xfeEFGH")
+    with pytest.raises(CertificateRefused):
+        second_leaf_of(hostile, expect=SITE)
+
+
+def test_a_certificate_that_would_outlive_its_issuing_ca_is_not_issued(world: World) -> None:
+    late = NOW + timedelta(days=364)
+    with pytest.raises(CertificateRefused):
+        world.authority.issue(SITE, world.key.public_key, now=late, not_after=late + timedelta(days=2))
 
 
 def test_one_over_another_payload_is_refused(world: World) -> None:
@@ -149,7 +183,7 @@ def test_a_root_of_another_domain_is_refused() -> None:
     assert refused.value.reason == "second-root-missing"
     roots = {SITE.domain: foreign.root}
     with pytest.raises(CertificateRefused) as under:  # also where it is said to be this domain's
-        check_second(foreign.sign(), ask=Signatures.BOTH, payload=PAYLOAD, who=SITE, roots=roots, at=NOW)
+        demand_second(foreign.sign().to_json(), payload=PAYLOAD, who=SITE, roots=roots, at=NOW)
     assert under.value.reason == "wrong-domain"
 
 
