@@ -28,7 +28,7 @@ demo: $(STAMP) ## a federation under trust, with an attack, told as a story
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not client"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not e2e and not client"
 	$(BIN)/python -m pytest -n 2 --dist load -m e2e
 
 test-flower: $(STAMP) ## the Flower-facing tests on every other Flower minor that installs
