@@ -44,6 +44,7 @@ from fltrust.protocols.est.messages import (
     csr_attributes,
     read_request,
 )
+from fltrust.strictbase64 import from_base64url
 
 ROOT = "/.well-known/est"
 _REALM = 'Basic realm="fltrust", charset="UTF-8"'
@@ -182,8 +183,8 @@ def read_secret(password: str) -> bytes:
     try:
         if password.startswith(PREFIX):
             return decode_token(password).secret
-        secret = base64.b64decode(password + "=" * (-len(password) % 4), altchars=b"-_", validate=True)
-    except (Malformed, binascii.Error, ValueError):
+        secret = from_base64url(password, "the secret")
+    except Malformed:
         raise _not_basic() from None
     return secret if len(secret) == SECRET_BYTES else _refuse_basic()
 

@@ -70,11 +70,6 @@ class SignedStatement:
         """The envelope, read strictly but not verified. Raises as `Envelope.from_json`."""
         return Envelope.from_json(self.envelope_json, limit=MAX_SEALED_ENVELOPE_BYTES)
 
-    @property
-    def certificate_digest(self) -> Digest:
-        """SHA-256 of the leaf's DER, as the statement must name it."""
-        return Digest.sha256_of(self.chain_der[0])
-
 
 def sign_statement(statement: Statement, *, signer: Signer, chain: Sequence[bytes]) -> SignedStatement:
     """Sign a statement and put the signer's chain (leaf first, DER, without the root) beside it.

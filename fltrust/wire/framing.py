@@ -6,7 +6,6 @@ than the limit. A stream that ends between frames ends; one that ends inside a f
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 
@@ -46,27 +45,6 @@ def receive(sock: socket.socket, kind: type[M], *, limit: int = MAX_FRAME) -> M 
     if body is None and size:
         raise _cut()
     return parse(kind, body or b"", limit=limit)
-
-
-async def send_async(writer: asyncio.StreamWriter, message: Message, *, limit: int = MAX_FRAME) -> None:
-    """Write one frame and wait until the peer keeps up."""
-    writer.write(pack(message, limit=limit))
-    await writer.drain()
-
-
-async def receive_async(reader: asyncio.StreamReader, kind: type[M], *, limit: int = MAX_FRAME) -> M | None:
-    """Read one frame; None if the peer closed before another began."""
-    try:
-        head = await reader.readexactly(_LENGTH.size)
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
-            raise _cut() from None
-        return None
-    try:
-        body = await reader.readexactly(_length(head, limit))
-    except asyncio.IncompleteReadError:
-        raise _cut() from None
-    return parse(kind, body, limit=limit)
 
 
 def _length(head: bytes, limit: int) -> int:
