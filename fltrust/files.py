@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fltrust.errors import Malformed, Oversized, StorageUnavailable
@@ -68,6 +70,33 @@ def read_bounded(path: Path, *, limit: int) -> bytes:
     if len(data) > limit:
         raise Oversized(f"expected at most {limit} bytes in {path}, found more")
     return data
+
+
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """Be the only one, of all processes that ask this way, to work in `folder`; waits for the others."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            os.close(handle)
+            raise
+    except OSError as error:
+        raise StorageUnavailable(f"could not lock {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file so that it stays away after a crash; one that is gone already is none."""
+    try:
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StorageUnavailable(f"could not remove {path}: {error.strerror or error}") from error
 
 
 def sync_folder(path: Path) -> None:

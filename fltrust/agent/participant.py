@@ -144,6 +144,8 @@ class ParticipantCore:
                         reason="unknown-answer",
                     )
                 pair = self._second()  # 11
+                if pair.leaf.spiffe_id != statement.participant:
+                    raise no_second_key(statement.participant)
                 for at in (statement.signed_at, self._clock.now()):
                     require_in_force(pair.leaf, at=at)
                 payload = answer.envelope.payload

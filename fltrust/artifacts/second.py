@@ -14,9 +14,7 @@ from cryptography import x509
 
 from fltrust.artifacts.bundle import MAX_BUNDLE, SigstoreBundle
 from fltrust.artifacts.manifest import sidecar_paths
-from fltrust.artifacts.oms import parse_statement
 from fltrust.artifacts.recipe import VerifiedModel
-from fltrust.artifacts.signers import read_signer
 from fltrust.errors import EvidenceMissing, Malformed, UntrustedSigner
 from fltrust.files import read_bounded, write_durably
 from fltrust.identity import Digest, SpiffeId
@@ -32,36 +30,31 @@ def second_path(model: Path) -> Path:
 
 
 def sign_second(
-    model: Path,
+    verified: VerifiedModel,
     *,
     signer: MldsaSigner,
     chain: Sequence[bytes],
     root: x509.Certificate,
-    who: SpiffeId,
     signature: Path | None = None,
 ) -> Path:
-    """Sign what the model's first signature is over, and write it beside the model, durably; returns where.
+    """Sign what a verified model's first signature is over, and write it beside the model; returns where.
 
-    What no verifier would accept is not written, and this key signs nothing but models that `who` signed:
+    What no verifier would accept is not written. This key signs nothing but models that verify as its own
+    identity's, whatever lies beside them:
 
-    1. The first signature is its certificate's key's, and that names `who` (`SignatureInvalid`,
-       `UntrustedSigner`).
-    2. What it is over is the statement of a model (`fltrust.artifacts.oms`), never an update or another.
-    3. The chain is `who`'s under `root` when the first certificate began, and for this key.
+    1. The model is accepted (`UntrustedSigner`), and the first signature's file is the one that was verified.
+    2. The chain is that of the model's signer under `root`, at the time of the first signature, and for this
+       key (`CertificateRefused`, `SignatureInvalid`).
     """
     # 1.
-    bundle = SigstoreBundle.parse(_read(signature or sidecar_paths(model).signature))
-    first = read_signer(bundle.certificate)
-    bundle.envelope.verify(first.public_key)
-    if first.name != str(who):
-        raise UntrustedSigner(f"expected a model that {who} signed, {first.name} did")
+    if not verified.is_accepted:
+        raise UntrustedSigner(f"expected a model that is accepted, {verified.path} is not")
+    payload = _payload_of(verified, signature)
     # 2.
-    parse_statement(bundle.envelope.payload)
-    # 3.
-    at = first.certificate.not_valid_before_utc
-    second = SecondSignature.sign(bundle.envelope.payload, signer=signer, chain=chain)
-    require_second(second, payload=bundle.envelope.payload, who=who, root=root, at=at)
-    out = second_path(model)
+    second = SecondSignature.sign(payload, signer=signer, chain=chain)
+    who = SpiffeId.parse(verified.signer)
+    require_second(second, payload=payload, who=who, root=root, at=verified.signed_at)
+    out = second_path(verified.path)
     write_durably(out, second.to_json(), mode=0o644)
     return out
 
@@ -80,9 +73,7 @@ def verify_second(
     3. It is of the same identity, over the same payload, good when the first was made (`require_second`).
     """
     # 1.
-    data = _read(signature or sidecar_paths(verified.path).signature)
-    if not hmac.compare_digest(Digest.sha256_of(data).value, verified.bundle.value):
-        raise Malformed("expected the signature that was verified, its file has changed meanwhile")
+    payload = _payload_of(verified, signature)
     # 2.
     path = second or second_path(verified.path)
     if not path.is_file():
@@ -95,12 +86,15 @@ def verify_second(
     # 3.
     return require_second(
         found,
-        payload=SigstoreBundle.parse(data).envelope.payload,
+        payload=payload,
         who=SpiffeId.parse(verified.signer),
         root=root,
         at=verified.signed_at,
     )
 
 
-def _read(path: Path) -> bytes:
-    return read_bounded(path, limit=MAX_BUNDLE)
+def _payload_of(verified: VerifiedModel, signature: Path | None) -> bytes:
+    data = read_bounded(signature or sidecar_paths(verified.path).signature, limit=MAX_BUNDLE)
+    if not hmac.compare_digest(Digest.sha256_of(data).value, verified.bundle.value):
+        raise Malformed("expected the signature that was verified, its file has changed meanwhile")
+    return SigstoreBundle.parse(data).envelope.payload

@@ -129,23 +129,29 @@ def issue(
 def sign(
     path: Annotated[Path, typer.Argument(help="The model, which is signed already: a file or a directory.")],
     second_root: Annotated[Path, typer.Option(help="The second chain's root.pem.")],
+    trust: Annotated[
+        Path, typer.Option(envvar="FLTRUST_TRUST", help="The trust file of 'fltrust trust export'.")
+    ],
     signature: Annotated[
         Path | None, typer.Option(help="Default: beside the model.", show_default=False)
     ] = None,
     state: State = None,
 ) -> None:
-    """Add the second signature to a model that this identity signed: <model>.second.json, beside it."""
+    """Add the second signature to a model that this identity signed: <model>.second.json, beside it.
+
+    The model is verified first: this key signs no other's.
+    """
+    from fltrust.artifacts import verify
     from fltrust.artifacts.second import sign_second
     from fltrust.pki.second import read_second_ca
 
     opened = _opened(state, Role.SIGNER)
     pair = opened.second().load()
     out = sign_second(
-        path,
+        verify(path, trust=trust, identity=str(opened.spiffe_id), signature=signature),
         signer=pair.signer,
         chain=pair.chain_der,
         root=read_second_ca(second_root),
-        who=opened.spiffe_id,
         signature=signature,
     )
     say(f"Signed {path} a second time: {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import signal
 import threading
@@ -21,12 +22,24 @@ class Servable(Protocol):
     async def stop(self, *, grace: float | None = None) -> None: ...
 
 
-def serve_until_signalled(server: Servable, on_ready: Callable[[], None]) -> None:
-    """See `CoordinatorServer.run_forever`."""
-    asyncio.run(_serve(server, on_ready))
+GIVE_UP = 60.0
+"""Seconds after which a server that does not stop is ended; everything acknowledged is durable by then."""
 
 
-async def _serve(server: Servable, on_ready: Callable[[], None]) -> None:
+def serve_until_signalled(
+    server: Servable, on_ready: Callable[[], None], *, give_up: float = GIVE_UP
+) -> None:
+    """See `CoordinatorServer.run_forever`.
+
+    grpc.aio stops with the interpreter's lock held, and waits for handshakes that need it to be told their
+    certificate: met at the wrong moment, the two wait for each other for good, and no signal is heard. So
+    the process is ended from outside of the interpreter, `give_up` seconds after it was told to stop.
+    """
+    asyncio.run(_serve(server, on_ready, give_up))
+    faulthandler.cancel_dump_traceback_later()
+
+
+async def _serve(server: Servable, on_ready: Callable[[], None], give_up: float) -> None:
     loop = asyncio.get_running_loop()
     told, again = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -35,6 +48,7 @@ async def _serve(server: Servable, on_ready: Callable[[], None]) -> None:
     _calm_the_collector()
     on_ready()
     await told.wait()
+    faulthandler.dump_traceback_later(give_up, exit=True)
     stopping = asyncio.ensure_future(server.stop())
     at_once = asyncio.ensure_future(again.wait())
     await asyncio.wait({stopping, at_once}, return_when=asyncio.FIRST_COMPLETED)

@@ -14,11 +14,8 @@ identity's first certificate, which says that this is who asks. Experimental, as
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fltrust import strictjson
 from fltrust.enrollment.private import read_private
 from fltrust.errors import CertificateRefused, Malformed, NotFound, Refusal, StorageUnavailable
-from fltrust.files import sync_folder, write_durably
+from fltrust.files import exclusively, remove_durably, write_durably
 from fltrust.identity import Digest, SpiffeId
 from fltrust.keys import Signer
 from fltrust.keys.mldsa import MldsaSigner, generate_mldsa, mldsa_from_pem
@@ -115,7 +112,7 @@ class SecondHome:
 
         A key that was made before and has no certificate yet is asked for again; never one that is in use.
         """
-        with self._alone():
+        with exclusively(self._folder):
             csr = create_mldsa_csr(self._take_next(), self._who)
         return strictjson.encode(
             {
@@ -137,7 +134,7 @@ class SecondHome:
         chain = certificates_from_pem(chain_pem, limit=_CHAIN)
         ders = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
         leaf = verify_second_chain(ders, root=root, at=at, expect=self._who)
-        with self._alone():
+        with exclusively(self._folder):
             if not self._next.exists():
                 raise NotFound(
                     f"expected a second key of {self._who} that waits for its certificate, found none",
@@ -145,8 +142,7 @@ class SecondHome:
                 )
             pair = SecondPair(self._load_next(), ders, leaf)
             write_durably(self._path, pair.signer.to_pem(self._passphrase) + chain_to_pem(chain))
-            self._next.unlink()
-            sync_folder(self._folder)
+            remove_durably(self._next)
         return leaf
 
     def _take_next(self) -> MldsaSigner:
@@ -168,17 +164,12 @@ class SecondHome:
         return SecondPair(signer, ders, second_leaf_of(ders[0], expect=self._who))
 
     def _load_next(self) -> MldsaSigner:
-        pem = read_private(self._next, limit=_MAX_FILE)
-        return mldsa_from_pem(pem, passphrase=self._passphrase, where=self._next)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+            pem = read_private(self._next, limit=_MAX_FILE)
+            return mldsa_from_pem(pem, passphrase=self._passphrase, where=self._next)
+        except Malformed as error:
+            error.hint = f"remove {self._next} and ask again: its certificate is not here"
+            raise
 
 
 @dataclass(frozen=True, slots=True)

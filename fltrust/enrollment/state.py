@@ -34,7 +34,7 @@ from cryptography import x509
 from fltrust.enrollment.private import read_private
 from fltrust.enrollment.second import SecondHome
 from fltrust.errors import Conflict, Malformed, NotFound, StorageUnavailable
-from fltrust.files import make_private_folder, sync_folder, write_durably
+from fltrust.files import exclusively, make_private_folder, sync_folder, write_durably
 from fltrust.identity import KeyId, SpiffeId
 from fltrust.keys import FileSigner, Signer, load_node_key
 from fltrust.keys.stored import from_stored, reference_to
@@ -171,8 +171,9 @@ class AgentState:
         What a writer that was killed left behind is swept: it may hold a key.
         """
         lock = StateLock(self.folder)
-        for left_over in self.folder.glob(".*.pem.*"):
-            left_over.unlink(missing_ok=True)
+        with exclusively(self.folder):  # a command may be writing a second key just now
+            for left_over in self.folder.glob(".*.pem.*"):
+                left_over.unlink(missing_ok=True)
         return lock
 
 

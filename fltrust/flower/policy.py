@@ -126,6 +126,7 @@ class TrustPolicy:
     second_roots: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "second_roots", tuple(map(Path, self.second_roots)))
         if self.retention is not None and not self.lineage:
             raise Malformed("expected lineage where updates are retained: a replay is signed by it")
 
@@ -175,6 +176,13 @@ def _plain(name: str, cast: Any) -> Any:
     return lambda policy, value: replace(policy, **{name: cast(value)})
 
 
+def _one_path(value: Any) -> tuple[Path, ...]:
+    """None for the empty text alone: what is no text must not turn a demand off."""
+    if not isinstance(value, str):
+        raise TypeError("expected a path")
+    return (Path(value),) if value else ()
+
+
 _SETTERS: dict[str, Any] = {
     "fltrust-min-updates": _quorum("min_updates", int),
     "fltrust-min-fraction": _quorum("min_fraction", float),
@@ -187,5 +195,5 @@ _SETTERS: dict[str, Any] = {
     "fltrust-allow-non-finite": _plain("allow_non_finite", bool),
     "fltrust-max-weight": _plain("max_weight", float),
     "fltrust-lineage": _plain("lineage", bool),
-    "fltrust-second-root": _plain("second_roots", lambda value: (Path(value),) if value else ()),
+    "fltrust-second-root": _plain("second_roots", _one_path),
 }

@@ -17,7 +17,6 @@ from fltrust.flower.policy import TrustPolicy
 from fltrust.flower.pullers import PullFailed
 from fltrust.flower.records import detach, to_content
 from fltrust.identity import Digest, TrustDomain
-from fltrust.pki.second import require_in_force
 from fltrust.revocation.view import TrustView
 from fltrust.rounds.types import Candidate, CohortMember
 from fltrust.updates import (
@@ -163,14 +162,14 @@ class Judge:
             workers=self.workers,
         )
         if self.second_roots:
-            leaf = demand_second(
-                carried.second,
-                payload=signed.envelope.payload,
-                who=update.certificate.spiffe_id,
-                roots=self.second_roots,
-                at=update.statement.signed_at,  # as whoever reads the record will
-            )
-            require_in_force(leaf, at=now)
+            for at in (update.statement.signed_at, now):  # the first as whoever reads the record will
+                demand_second(
+                    carried.second,
+                    payload=signed.envelope.payload,
+                    who=update.certificate.spiffe_id,
+                    roots=self.second_roots,
+                    at=at,
+                )
         self._check_structure(content, asked)  # 4
         trusted = Message(bare, reply_to=asked.message)
         # A second signature that was not demanded is not verified, and goes no further.

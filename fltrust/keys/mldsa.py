@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
+from cryptography.x509 import ObjectIdentifier
 
 from fltrust.errors import Malformed, SignatureInvalid
 from fltrust.files import write_durably
@@ -18,6 +19,8 @@ from fltrust.identity import KeyId
 from fltrust.keys.file import encryption_for, private_key_from_pem, read_private
 
 SIGNATURE_BYTES = 3_309
+MLDSA65 = ObjectIdentifier("2.16.840.1.101.3.4.3.18")
+"""id-ml-dsa-65 (RFC 9881), for keys and signatures."""
 
 
 class MldsaSigner:

@@ -35,14 +35,15 @@ def bundle_matches_fingerprint(bundle: TrustBundle, fingerprint: Digest) -> bool
     return bool(_matching(bundle, fingerprint))
 
 
-def pin_bundle(bundle: TrustBundle, *fingerprints: Digest) -> TrustBundle:
+def pin_bundle(bundle: TrustBundle, *fingerprints: Digest, unnamed: bool = False) -> TrustBundle:
     """Return the bundle cut down to the roots that `fingerprints` name; refuse if there is none.
 
     For a bundle fetched before there was trust: a root that somebody added on the way is dropped, and so is
-    one that names another trust domain than the bundle says.
+    one that does not name the bundle's trust domain (its one URI SAN): no root may speak for another.
+    With `unnamed`, a root without any URI passes: those of foreign domains may be of CAs that are not ours.
     """
     named = {root for fingerprint in fingerprints for root in _matching(bundle, fingerprint)}
-    roots = tuple(root for root in bundle.roots if root in named and _may_speak(root, bundle.domain))
+    roots = tuple(root for root in bundle.roots if root in named and _may_speak(root, bundle.domain, unnamed))
     if not roots:
         raise CertificateRefused(
             f"expected a root of {bundle.domain} with fingerprint {', '.join(map(str, fingerprints))}, "
@@ -156,12 +157,18 @@ def certificates_from_pem(data: bytes, *, limit: int) -> tuple[x509.Certificate,
         raise Malformed("expected certificates in PEM, found something else") from None
 
 
-def _may_speak(root: x509.Certificate, domain: TrustDomain) -> bool:
-    """Whether the root may stand for this domain: one of ours names it; others' roots name none."""
+def _may_speak(root: x509.Certificate, domain: TrustDomain, unnamed: bool) -> bool:
     try:
         return domain_of_ca(root) == domain
     except Malformed:
-        return True
+        pass
+    try:
+        names = root.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return unnamed
+    except PARSE_ERRORS:
+        return False
+    return unnamed and not names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 def _matching(bundle: TrustBundle, fingerprint: Digest) -> tuple[x509.Certificate, ...]:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_publ
 
 from fltrust.errors import CertificateRefused, Malformed, Oversized, Refusal, SignatureInvalid
 from fltrust.identity import SpiffeId
-from fltrust.keys.mldsa import MldsaSigner, verify_mldsa
+from fltrust.keys.mldsa import MLDSA65, MldsaSigner, verify_mldsa
 from fltrust.keys.signer import Signer
 from fltrust.keys.verify import is_p256, verify_with
 from fltrust.pki import crmf
@@ -85,7 +85,7 @@ def parse_mldsa_csr(der: bytes, *, expect: SpiffeId) -> MLDSA65PublicKey:
         raise Malformed(
             f"expected a certificate request in DER (PKCS#10), found {type(error).__name__} on reading it"
         ) from None
-    if not isinstance(key, MLDSA65PublicKey):
+    if not isinstance(key, MLDSA65PublicKey) or request.signature_algorithm_oid != MLDSA65:
         raise Malformed("expected a certificate request of an ML-DSA-65 key, got another kind")
     try:
         verify_mldsa(key, signature, signed)

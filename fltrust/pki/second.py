@@ -23,13 +23,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 from fltrust.errors import CertificateRefused, Conflict, Malformed, Oversized, Refusal
 from fltrust.files import read_bounded
 from fltrust.identity import SpiffeId, TrustDomain
-from fltrust.keys.mldsa import MldsaSigner
+from fltrust.keys.mldsa import MLDSA65, MldsaSigner
 from fltrust.pki.issuing import Entropy, domain_of_ca, new_serial
 from fltrust.pki.leaf import PARSE_ERRORS
 from fltrust.pki.profiles import BACKDATE, key_usage
-
-MLDSA65 = x509.ObjectIdentifier("2.16.840.1.101.3.4.3.18")
-"""id-ml-dsa-65 (RFC 9881), for keys and signatures."""
 
 MAX_SECOND_CERTIFICATE = 16 * 1024
 """Bytes of one certificate: key and signature alone take 5.3 kB."""
@@ -125,11 +122,12 @@ def create_second_issuing(
     now: datetime,
     entropy: Entropy = secrets.token_bytes,
 ) -> x509.Certificate:
-    """Make the issuing CA's certificate under the second root: one year, path length 0."""
+    """Make the issuing CA's certificate under the second root: one year, as long as the root at most."""
     if signer.key_id == root_signer.key_id:
         raise _refused("expected a key of the second issuing CA's own, got the root's")
+    life = min(ISSUING_LIFETIME, root.not_valid_after_utc - _start(now))
     return _ca(
-        domain_of_ca(root), "second issuing", signer, root_signer, root, now=now, life=ISSUING_LIFETIME,
+        domain_of_ca(root), "second issuing", signer, root_signer, root, now=now, life=life,
         entropy=entropy,
     )  # fmt: skip
 

@@ -348,6 +348,13 @@ def test_nothing_is_signed_a_second_time_that_was_not_signed_once(here: Scene, c
     assert here.participant.refusals["unknown-answer"] == 3
 
 
+def test_a_second_key_of_another_identity_signs_nothing(here: Scene, chain: SecondChain) -> None:
+    give_second(here, chain.pair(OTHER))
+    signed = here.participant.sign_update(here.instruction(), reply=content(9), reply_type="train")
+    with pytest.raises(NotFound):
+        here.participant.sign_second(signed)
+
+
 def test_without_a_second_key_it_says_so(here: Scene) -> None:
     signed = here.participant.sign_update(here.instruction(), reply=content(9), reply_type="train")
     with pytest.raises(NotFound) as refused:

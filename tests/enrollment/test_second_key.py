@@ -22,6 +22,7 @@ from fltrust.errors import (
     Oversized,
     Refused,
     SignatureInvalid,
+    StorageUnavailable,
 )
 from fltrust.identity import Digest, SpiffeId
 from fltrust.keys import generate
@@ -217,6 +218,20 @@ def test_two_who_ask_at_once_ask_for_one_key(site: Site) -> None:
     with ThreadPoolExecutor(4) as pool:
         asked = [found.result() for found in [pool.submit(site.ask) for _ in range(8)]]
     assert len({site.verify(data).public_key.public_bytes_raw() for data in asked}) == 1
+
+
+def test_a_waiting_key_that_is_damaged_says_which_file_to_remove(site: Site) -> None:
+    site.ask()
+    (site.folder / "second-next.pem").write_bytes(b"")
+    with pytest.raises(Malformed, match=r"remove .*second-next\.pem"):
+        site.ask()
+
+
+def test_a_folder_that_is_gone_is_said_in_our_words(site: Site, tmp_path: Path) -> None:
+    gone = SecondHome(tmp_path / "nowhere", site.who, passphrase=None)
+    current = site.identity.credentials
+    with pytest.raises(StorageUnavailable):
+        gone.request(current.signer, current.certificate.chain, current.bundle)
 
 
 def test_what_is_no_file_in_the_pairs_place_is_refused_at_once(site: Site) -> None:

@@ -13,7 +13,7 @@ from app_world import QUICK, honest, refusals, train, trusted, weights
 from flwr.app import Message
 from second_world import SecondChain
 
-from fltrust.errors import CertificateRefused, Refusal
+from fltrust.errors import CertificateRefused, Malformed, Refusal
 from fltrust.flower import _private
 from fltrust.flower.policy import TrustPolicy
 from fltrust.flower.records import RESERVED, Carried, attach, detach
@@ -32,7 +32,7 @@ class Twice:
     """A federation whose sites have second keys, and the policy that asks for them."""
 
     def __init__(self, federation: LocalFederation, folder: Path) -> None:
-        self.federation = federation
+        self.federation, self.folder = federation, folder
         self.chain = SecondChain(federation.coordinator.bundle.domain, now=federation.clock.now())
         self.policy = TrustPolicy(waits=QUICK, second_roots=(self.chain.write_root(folder),))
         for site in federation.participants:
@@ -194,6 +194,33 @@ def test_the_run_config_names_a_root_and_so_demands_both(tmp_path: Path) -> None
     root = str(tmp_path / "root.pem")
     assert TrustPolicy.from_config({"fltrust-second-root": root}).second_roots == (Path(root),)
     assert TrustPolicy.from_config({"fltrust-second-root": ""}).second_roots == ()
+    for no_path in (False, 0):
+        with pytest.raises(Malformed):
+            TrustPolicy.from_config({"fltrust-second-root": no_path})
+    assert TrustPolicy(second_roots=(path for path in [root])).second_roots == (Path(root),)  # type: ignore[arg-type]
+
+
+def test_an_answer_dated_back_into_the_life_of_a_second_certificate_that_is_over_is_refused(
+    twice: Twice,
+) -> None:
+    signer, now = twice.site.identity.credentials, twice.federation.clock.now()
+    over = SecondChain(twice.site.spiffe_id.domain, now=now - timedelta(minutes=2))
+    twice.policy = TrustPolicy(waits=QUICK, second_roots=(over.write_root(twice.folder),))
+    pair = over.pair(twice.site.spiffe_id, life=timedelta(seconds=119))
+    twice.federation["site-1"].second = over.pair(twice.federation["site-1"].spiffe_id)
+
+    def date_back(_instruction: Message, reply: Message) -> Message:
+        bare, carried = detach(reply.content)
+        assert carried is not None
+        statement = unverified_statement(SignedStatement.from_bytes(carried.statement))
+        assert isinstance(statement, UpdateStatement)
+        earlier = replace(statement, signed_at=now - timedelta(seconds=20))
+        signed = sign_statement(earlier, signer=signer.signer, chain=signer.chain_der)
+        second = SecondSignature.sign(signed.envelope.payload, signer=pair.signer, chain=pair.chain_der)
+        return _private.copy_message(reply, attach(bare, Carried(signed.to_bytes(), second=second.to_json())))
+
+    twice.site.mischief = date_back
+    assert twice.refusal_of_site() == Refusal.CERTIFICATE_EXPIRED
 
 
 def test_an_answer_dated_outside_the_second_certificates_life_is_refused_as_the_record_would_be(

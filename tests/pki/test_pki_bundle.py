@@ -6,11 +6,16 @@ import base64
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from fltrust.errors import CertificateRefused, InvalidInput, Malformed, Oversized
 from fltrust.identity import Digest, TrustDomain
@@ -66,6 +71,37 @@ def test_pinning_drops_a_root_that_was_slipped_in(bundle: TrustBundle) -> None:
     assert pinned.roots == bundle.roots[:1]
     with pytest.raises(CertificateRefused, match="same federation"):
         pin_bundle(bundle, Digest("sha256", bytes(32)))
+
+
+@pytest.mark.parametrize(
+    ("uris", "home", "foreign"),
+    [
+        (["spiffe://hospitals.example"], True, True),
+        ([], False, True),
+        (["spiffe://clinics.example"], False, False),
+        (["spiffe://hospitals.example/ca"], False, False),
+        (["spiffe://clinics.example", "spiffe://clinics.example"], False, False),
+        (["https://hospitals.example"], False, False),
+    ],
+)
+def test_a_pinned_root_speaks_for_the_domain_that_it_names(
+    uris: list[str], home: bool, foreign: bool
+) -> None:
+    """Foreign domains may have CAs that are not ours, whose roots name none."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody's root")])
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime(2026, 3, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    if uris:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
+        builder = builder.add_extension(names, critical=False)
+    root = builder.sign(key, SHA256())
+    bundle = TrustBundle(TrustDomain("hospitals.example"), (root,), 1)
+    for unnamed, allowed in ((False, home), (True, foreign)):
+        if allowed:
+            assert pin_bundle(bundle, root_fingerprint(root), unnamed=unnamed) == bundle
+        else:
+            with pytest.raises(CertificateRefused):
+                pin_bundle(bundle, root_fingerprint(root), unnamed=unnamed)
 
 
 def test_other_verifiers_get_a_spiffe_bundle(bundle: TrustBundle) -> None:

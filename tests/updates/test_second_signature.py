@@ -23,9 +23,8 @@ from fltrust.errors import (
 )
 from fltrust.identity import Role, SpiffeId
 from fltrust.keys import generate
-from fltrust.keys.mldsa import MldsaSigner, generate_mldsa, load_mldsa, save_mldsa
+from fltrust.keys.mldsa import MLDSA65, MldsaSigner, generate_mldsa, load_mldsa, save_mldsa
 from fltrust.pki.second import (
-    MLDSA65,
     SecondAuthority,
     SecondLeaf,
     create_second_issuing,
@@ -130,6 +129,12 @@ def test_a_leaf_whose_subject_cannot_be_read_is_refused_and_ends_nothing(world: 
     hostile = der.replace(b"ABCDEFGH", b"\xff\xfe\xff\xfeEFGH")
     with pytest.raises(CertificateRefused):
         second_leaf_of(hostile, expect=SITE)
+
+
+def test_an_issuing_ca_ends_with_its_root(world: World) -> None:
+    late = world.root.not_valid_after_utc - timedelta(days=3)
+    issuing = create_second_issuing(world.root, world.root_key, world.issuing_key, now=late)
+    assert issuing.not_valid_after_utc == world.root.not_valid_after_utc
 
 
 def test_a_certificate_that_would_outlive_its_issuing_ca_is_not_issued(world: World) -> None:
