@@ -201,7 +201,7 @@ class Journal:
             try:
                 yield
                 self._db.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # an interrupt as well: nothing half-done stays in the transaction
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise

@@ -55,8 +55,8 @@ class ParticipantCore:
     To sign once more, with the second key (ML-DSA-65):
 
     10. As 1. What is shown is an answer that step 9 remembers, byte for byte (``unknown-answer``).
-    11. There is a second key of this identity's (``second-key-missing``), whose certificate is in force, and
-        was when the answer was signed.
+    11. There is a second key of this very participant's (``second-key-missing``), whose certificate is in
+        force, and was when the answer was signed.
 
     Refusals are counted by reason.
     """

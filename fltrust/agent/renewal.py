@@ -175,8 +175,7 @@ class Renewer:
             self._put_off(error)
         except FltrustError as error:
             self._put_off(error)
-        except Exception as error:
-            # Whatever broke, the certificate still runs out: trying again is the safe side.
+        except Exception as error:  # whatever broke, the certificate still runs out: trying again is safe
             _log.exception("renewing %s failed", self._store.spiffe_id)
             self._put_off(error)
         else:

@@ -101,7 +101,7 @@ class Dialer:
                 connection, bundle=current.bundle, clock=self.clock, aggregator=self.aggregator
             )
             self.view.judge(theirs)  # 5
-        except BaseException:
+        except BaseException:  # whatever it was, an unverified connection is not left open
             connection.close()
             raise
         return Upstream(connection, current.certificate, theirs)

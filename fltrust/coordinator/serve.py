@@ -35,8 +35,10 @@ def serve_until_signalled(
     certificate: met at the wrong moment, the two wait for each other for good, and no signal is heard. So
     the process is ended from outside of the interpreter, `give_up` seconds after it was told to stop.
     """
-    asyncio.run(_serve(server, on_ready, give_up))
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        asyncio.run(_serve(server, on_ready, give_up))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 async def _serve(server: Servable, on_ready: Callable[[], None], give_up: float) -> None:

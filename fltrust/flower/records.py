@@ -50,7 +50,8 @@ class Carried:
     statement: bytes
     asks_second: bool = False
     """Of an instruction: the aggregator wants the answer signed twice. Not signed itself: who takes it out
-    makes the answer be refused, and who puts it in is given a signature over what was signed anyway."""
+    makes the answer be refused; who puts it in is given a signature over what was signed anyway, or costs a
+    site without a second key its answer. Who carries messages can do as much without it."""
     second: bytes | None = None
     """Of an answer: the second signature (`fltrust.updates.second`), where one was asked for."""
 
